@@ -1,0 +1,49 @@
+"""`spk ingest`: recordings into a store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import DryRun, Json, Out, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
+from cli.stages import report_stage
+
+
+def ingest(
+    raw: Annotated[Path, typer.Argument(help="Root directory of the recordings. Only ever read.")],
+    out: Out,
+    manifest: Annotated[
+        str, typer.Option("--manifest", "-m", help="A manifest file, or the name of a shipped one.")
+    ],
+    quarantine: Annotated[
+        bool,
+        typer.Option(
+            "--quarantine", help="Set bad frames aside and list them (exit code 3) instead of refusing."
+        ),
+    ] = False,
+    workers: Workers = 2,
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Parse, check and align recordings into a Zarr store."""
+    from pipeline.ingest import ingest as build_store
+    from pipeline.manifest import read_manifest
+
+    output = Output(as_json=json, quiet=quiet, verbose=verbose)
+    with output.progress() as progress:
+        report = build_store(
+            raw,
+            out,
+            read_manifest(manifest),
+            workers=workers,
+            quarantine=quarantine,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            scheduler=scheduler,
+            progress=progress,
+        )
+    report_stage(output, report, "recordings", f"spk voxelize {out}", dry_run=dry_run)

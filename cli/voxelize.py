@@ -1,0 +1,45 @@
+"""`spk voxelize`: voxel grids and statistics into a store."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.console import DryRun, Json, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
+from cli.stages import report_stage
+
+
+def voxelize(
+    store: Annotated[Path, typer.Argument(help="A store that `spk ingest` made.")],
+    bins: Annotated[int, typer.Option(min=1, help="Time bins per exposure.")] = 32,
+    name: Annotated[str | None, typer.Option(help="Name of the grids in the store; k32 for 32 bins.")] = None,
+    codec: Annotated[
+        Literal["none", "lz4", "zstd"],
+        typer.Option(help="none: read straight from the map; lz4, zstd: smaller."),
+    ] = "none",
+    workers: Workers = 2,
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Count spikes into time bins per exposure, with the train split's exact statistics."""
+    from pipeline.voxelize import voxelize as build_voxels
+
+    output = Output(as_json=json, quiet=quiet, verbose=verbose)
+    with output.progress() as progress:
+        report = build_voxels(
+            store,
+            num_bins=bins,
+            name=name,
+            codec=codec,
+            workers=workers,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            scheduler=scheduler,
+            progress=progress,
+        )
+    next_step = f"spk train configs/tiny.yaml store={store}"
+    report_stage(output, report, "voxel grids", next_step, dry_run=dry_run)

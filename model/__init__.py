@@ -1,0 +1,1 @@
+"""The deblurring network: a video restoration transformer guided by spike features."""

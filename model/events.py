@@ -1,0 +1,75 @@
+"""What a training run tells those who listen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import nn
+
+from pipeline.clips import Sample
+
+
+class Validation(NamedTuple):
+    """Mean PSNR in dB over the frames looked at."""
+
+    psnr: float
+    frames: int
+
+
+class Best(NamedTuple):
+    """The best validation so far, and after how many steps."""
+
+    step: int
+    val_psnr: float
+
+
+class Milestone(NamedTuple):
+    """A state worth a checkpoint: steps done, loss of the last one, the best so far, and whether this is it."""
+
+    step: int
+    loss: float
+    best: Best | None
+    is_best: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepMetrics:
+    """What is known after a logged step; rates are over the steps since the line before.
+
+    Attributes:
+        step: steps done, of `steps`.
+        skipped: steps so far that changed nothing because a loss or gradient was not finite.
+        steps_per_s: steps a second, without validation and saving.
+        data_share: part of that time spent waiting for clips, in [0, 1].
+        memory_bytes: most memory allocated on the device; of the process, on a CPU.
+        eta_s: seconds left at this rate.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    charbonnier: float
+    perceptual: float
+    lr: float
+    grad_norm: float
+    skipped: int
+    steps_per_s: float
+    data_share: float
+    memory_bytes: int
+    eta_s: float
+
+
+class Listener(Protocol):
+    """Told what happens; it runs in the main process only."""
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """A step that is logged is done."""
+
+    def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
+        """The network after `step` steps was validated."""
+
+    def on_pictures(self, step: int, network: nn.Module) -> None:
+        """It is time to show what `network` does after `step` steps."""
+
+    def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
+        """Training stops because these batches of step `step` (from 0) gave no finite loss or gradient."""

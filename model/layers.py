@@ -1,0 +1,321 @@
+"""Window attention over space and time, the building block of the video transformer.
+
+Inside this module a video is channels-last: (B, D, H, W, C), with D frames. Sizes and windows are (D, H, W) tuples.
+Formulas: Liang et al., "VRT: A Video Restoration Transformer" (2022), section 3; Liu et al., "Swin Transformer" (2021).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size3 = tuple[int, int, int]
+_MASKED_LOGIT = -100.0  # not -inf: published weights were trained with it
+
+
+def init_linear(module: nn.Module) -> None:
+    """Give a linear map truncated normal weights (std 0.02) and no bias, as in Swin; leave other modules alone."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+class DropPath(nn.Module):
+    """Drop a sample's branch with probability `rate` in training (Huang et al., "Stochastic Depth", 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep = 1.0 - self.rate
+        return x * (x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(keep) / keep)
+
+
+class GatedMLP(nn.Module):
+    """GEGLU: fc2(GELU(fc11(x)) * fc12(x)) over the last axis (Shazeer, "GLU Variants Improve Transformer", 2020)."""
+
+    def __init__(self, in_features: int, hidden_features: int, out_features: int) -> None:
+        super().__init__()
+        self.fc11 = nn.Linear(in_features, hidden_features)
+        self.fc12 = nn.Linear(in_features, hidden_features)
+        self.fc2 = nn.Linear(hidden_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowPlan:
+    """How one layer cuts a video of a given size into windows.
+
+    `masks` is (2, 2, 2, N, N), indexed by whether the window is the last of its axis, or None without a shift.
+    """
+
+    window: Size3
+    shift: Size3
+    masks: Tensor | None = None
+
+
+def plan_windows(size: Size3, window: Size3, *, shifted: bool, like: Tensor) -> WindowPlan:
+    """Fit the window to the video: an axis no longer than its window becomes one window and is not shifted."""
+    fits = [s <= w for s, w in zip(size, window, strict=True)]
+    effective = _size3(s if fit else w for s, w, fit in zip(size, window, fits, strict=True))
+    shift = _size3(0 if fit or not shifted else w // 2 for w, fit in zip(window, fits, strict=True))
+    masks = wrap_masks(effective, shift, like) if any(shift) else None
+    return WindowPlan(window=effective, shift=shift, masks=masks)
+
+
+def wrap_masks(window: Size3, shift: Size3, like: Tensor) -> Tensor:
+    """The attention masks of a cyclic shift, as (2, 2, 2, N, N) with the dtype and device of `like`.
+
+    Only the last window of a shifted axis holds tokens from both ends of the video, so the eight combinations of "last
+    window in time, down, across" are all the masks there are, whatever the size of the video.
+    """
+    region = torch.zeros(2, 2, 2, *window, dtype=torch.int32, device=like.device)
+    for axis, (width, moved) in enumerate(zip(window, shift, strict=True)):
+        if moved:
+            wrapped = torch.arange(width, device=like.device) >= width - moved
+            region.select(axis, 1).add_(
+                wrapped.view([-1 if i == axis else 1 for i in range(3)]), alpha=2**axis
+            )
+    region = region.flatten(3)
+    apart = region.unsqueeze(-1) != region.unsqueeze(-2)
+    return apart.to(like.dtype) * _MASKED_LOGIT
+
+
+def partition(x: Tensor, window: Size3) -> Tensor:
+    """Cut (B, D, H, W, C), already a multiple of the window, into (B, nD, nH, nW, N, C)."""
+    batch, depth, height, width, channels = x.shape
+    wd, wh, ww = window
+    x = x.view(batch, depth // wd, wd, height // wh, wh, width // ww, ww, channels)
+    return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
+
+
+def reverse(windows: Tensor, window: Size3) -> Tensor:
+    """Put (B, nD, nH, nW, N, C) together again as (B, D, H, W, C)."""
+    batch, nd, nh, nw, _, channels = windows.shape
+    wd, wh, ww = window
+    x = windows.view(batch, nd, nh, nw, wd, wh, ww, channels).permute(0, 1, 4, 2, 5, 3, 6, 7)
+    return x.reshape(batch, nd * wd, nh * wh, nw * ww, channels)
+
+
+def relative_position_index(window: Size3) -> Tensor:
+    """Row of the bias table for each pair of tokens of a window, as (N, N) int64."""
+    coordinates = torch.stack(torch.meshgrid(*(torch.arange(w) for w in window), indexing="ij")).flatten(1)
+    delta = coordinates[:, :, None] - coordinates[:, None, :]
+    _, wh, ww = window
+    d, h, w = (delta[axis] + window[axis] - 1 for axis in range(3))
+    return (d * (2 * wh - 1) + h) * (2 * ww - 1) + w
+
+
+def position_encoding(height: int, width: int, channels: int) -> Tensor:
+    """Sine encoding of the pixels of a window, as (1, height * width, channels) float32; y half first, then x.
+
+    Carion et al., "End-to-End Object Detection with Transformers" (2020), normalised, temperature 10000.
+    """
+    features = channels // 2
+
+    def encode(count: int) -> Tensor:
+        position = torch.arange(1, count + 1, dtype=torch.float32) / (count + 1e-6) * (2 * math.pi)
+        exponent = (
+            2 * torch.div(torch.arange(features, dtype=torch.float32), 2, rounding_mode="floor") / features
+        )
+        angle = position[:, None] / 10000.0**exponent
+        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
+
+    y = encode(height)[:, None].expand(height, width, features)
+    x = encode(width)[None].expand(height, width, features)
+    return torch.cat((y, x), dim=2).view(1, height * width, channels)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self attention in windows and, in two-frame windows, mutual attention between the two frames.
+
+    In mutual attention each frame's values are gathered by the queries of the other frame, which aligns it to that
+    frame (VRT, section 3.2, equation 5).
+
+    Args:
+        channels: C, a multiple of `num_heads`.
+        window: (d, h, w) in tokens; d = 2 with `mutual`.
+        num_heads: attention heads.
+        mutual: whether to add mutual attention.
+    """
+
+    relative_position_index: Tensor
+    position_bias: Tensor
+
+    def __init__(self, channels: int, window: Size3, num_heads: int, *, mutual: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.mutual = mutual
+        self.relative_position_bias_table = nn.Parameter(
+            torch.empty(math.prod(2 * w - 1 for w in window), num_heads)
+        )
+        self.register_buffer("relative_position_index", relative_position_index(window))
+        self.qkv_self = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(2 * channels if mutual else channels, channels)
+        if mutual:
+            self.register_buffer("position_bias", position_encoding(window[1], window[2], channels))
+            self.qkv_mut = nn.Linear(channels, 3 * channels)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, windows: Tensor, plan: WindowPlan) -> Tensor:
+        """Attend within each window.
+
+        Args:
+            windows: (B, nD, nH, nW, N, C).
+            plan: how the windows were cut.
+        """
+        bias = self._relative_bias(windows.shape[-2])
+
+        def attend_self(qkv: Tensor, mask: Tensor | None) -> Tensor:
+            return self._self_attention(qkv, bias if mask is None else bias + mask)
+
+        out = _for_each_mask(attend_self, self.qkv_self(windows), plan)
+        if self.mutual:
+            qkv = self.qkv_mut(windows + self.position_bias.repeat(1, 2, 1))
+            out = torch.cat((_for_each_mask(self._mutual_attention, qkv, plan), out), dim=-1)
+        return self.proj(out)
+
+    def _relative_bias(self, tokens: int) -> Tensor:
+        """(1, heads, tokens, tokens); a window shortened in time uses the upper left part of the index."""
+        index = self.relative_position_index[:tokens, :tokens]
+        return F.embedding(index, self.relative_position_bias_table).permute(2, 0, 1).unsqueeze(0)
+
+    def _self_attention(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        """(n, N, 3C) -> (n, N, C)."""
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        return out.transpose(1, 2).flatten(2)
+
+    def _mutual_attention(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
+        """(n, N, 3C) -> (n, N, C); tokens of the first frame, then of the second."""
+        count, tokens = qkv.shape[:2]
+        half = tokens // 2
+        qkv = qkv.view(count, 2, half, 3, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5)
+        q, k, v = qkv.unbind(0)
+        # Frame 1 is aligned by the queries of frame 2 and the other way round.
+        q, k, v = q.flip(1).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+        if mask is not None:
+            mask = mask[:half, :half].to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return out.transpose(1, 2).reshape(count, tokens, -1)
+
+
+class AttentionBlock(nn.Module):
+    """Window attention and a gated MLP, each after a LayerNorm and with a residual (TMSA; VRT, equations 6 and 7)."""
+
+    def __init__(
+        self,
+        channels: int,
+        window: Size3,
+        num_heads: int,
+        mlp_ratio: float,
+        *,
+        mutual: bool,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = WindowAttention(channels, window, num_heads, mutual=mutual)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = GatedMLP(channels, int(channels * mlp_ratio), channels)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        x = x + self.drop_path(self._attend(self.norm1(x), plan))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """Attention in (shifted) windows; the video is padded with zeros, which take part as tokens."""
+        size = x.shape[1:4]
+        excess = [-s % w for s, w in zip(size, plan.window, strict=True)]
+        if any(excess):
+            x = F.pad(x, (0, 0, 0, excess[2], 0, excess[1], 0, excess[0]))
+        shifts = [(axis + 1, s) for axis, s in enumerate(plan.shift) if s]
+        if shifts:
+            x = torch.roll(x, [-s for _, s in shifts], [axis for axis, _ in shifts])
+        x = reverse(self.attn(partition(x, plan.window), plan), plan.window)
+        if shifts:
+            x = torch.roll(x, [s for _, s in shifts], [axis for axis, _ in shifts])
+        return x[:, : size[0], : size[1], : size[2]] if any(excess) else x
+
+
+class AttentionGroup(nn.Module):
+    """A chain of attention blocks, every second one on shifted windows (TMSAG)."""
+
+    def __init__(
+        self,
+        channels: int,
+        window: Size3,
+        num_heads: int,
+        mlp_ratio: float,
+        *,
+        mutual: bool,
+        drop_paths: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.blocks = nn.ModuleList(
+            AttentionBlock(channels, window, num_heads, mlp_ratio, mutual=mutual, drop_path=rate)
+            for rate in drop_paths
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, C) -> same."""
+        size = _size3(x.shape[1:4])
+        # One plan for all blocks of the group: the masks are made once per forward.
+        plans = [plan_windows(size, self.window, shifted=shifted, like=x) for shifted in (False, True)]
+        for i, block in enumerate(self.blocks):
+            x = block(x, plans[i % 2])
+        return x
+
+
+class ResidualAttentionGroup(nn.Module):
+    """x + linear(group(x)) with self attention only (RTMSA)."""
+
+    def __init__(
+        self, channels: int, window: Size3, num_heads: int, mlp_ratio: float, drop_paths: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.residual_group = AttentionGroup(
+            channels, window, num_heads, mlp_ratio, mutual=False, drop_paths=drop_paths
+        )
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, C) -> same."""
+        return x + self.linear(self.residual_group(x))
+
+
+def _for_each_mask(
+    attend: Callable[[Tensor, Tensor | None], Tensor],
+    qkv: Tensor,
+    plan: WindowPlan,
+    wrapped: tuple[int, ...] = (),
+) -> Tensor:
+    """Call `attend(windows, mask)` once per distinct mask instead of building one mask per window.
+
+    Splits off the last windows of every shifted axis, so no score-sized tensor is made for masks. `split`, not slices:
+    the backward of a slice fills a tensor of the full size.
+    """
+    axis = len(wrapped)
+    if axis == 3:
+        mask = plan.masks[wrapped] if plan.masks is not None and any(wrapped) else None
+        return attend(qkv.flatten(0, 3), mask).unflatten(0, qkv.shape[:4])
+    if not plan.shift[axis]:
+        return _for_each_mask(attend, qkv, plan, (*wrapped, 0))
+    pieces = qkv.split((qkv.shape[axis + 1] - 1, 1), dim=axis + 1)
+    attended = [_for_each_mask(attend, piece, plan, (*wrapped, last)) for last, piece in enumerate(pieces)]
+    return torch.cat(attended, dim=axis + 1)
+
+
+def _size3(values: object) -> Size3:
+    depth, height, width = values  # type: ignore[misc]
+    return depth, height, width

@@ -1,0 +1,216 @@
+"""One optimisation step, and all the state that it changes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.ema import WeightAverage
+from model.losses import CombinedLoss, LossTerms
+from model.normalize import VoxelNormalizer, to_unit
+from model.optim import OptimConfig, build_optimizer, flow_parameters, learning_rate, set_learning_rate
+from model.parallel import Parallel
+from pipeline.clips import Sample
+from pipeline.errors import CheckpointError
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class StepResult(NamedTuple):
+    """What one step did. Losses are means over the micro-batches and processes.
+
+    Attributes:
+        applied: whether the weights changed; they do not when the loss or the gradient is not finite.
+        overflow: the step was left out because fp16 gradients overflowed; the scaler has halved its scale.
+        stop: whether any process was asked to stop.
+    """
+
+    loss: float
+    charbonnier: float
+    perceptual: float
+    grad_norm: float
+    lr: float
+    applied: bool
+    overflow: bool
+    stop: bool
+
+
+class Learner:
+    """A network, its optimizer, gradient scaler and averaged weights.
+
+    Random numbers of a step (stochastic depth) depend on (seed, step, process) only, like the data: nothing of a
+    generator needs saving for a resumed run to repeat an uninterrupted one.
+
+    Args:
+        network: on its device; called as network(blurry, voxels).
+        loss: on the same device.
+        normalizer: for the voxels, on the same device; None for a network that takes no voxels.
+        config: optimizer and schedule.
+        place: device, precision and processes.
+        steps: length of the schedule.
+        seed: of the random numbers.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: CombinedLoss,
+        normalizer: VoxelNormalizer | None,
+        config: OptimConfig,
+        place: Parallel,
+        *,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.network = network
+        self.loss = loss
+        self.normalizer = normalizer
+        self.config = config
+        self.place = place
+        self.steps = steps
+        self.seed = seed
+        self.optimizer = build_optimizer(network, config)
+        self.scaler = place.scaler()
+        self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._forward: Callable[..., Tensor] | None = None
+        self._frozen: bool | None = None
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The network to judge and to keep: the averaged one where there is one."""
+        return self.average.network if self.average else self.network
+
+    def restore(self, network: nn.Module, sample: Sample) -> Tensor:
+        """Run `network` on a batch of bytes, in evaluation mode and without gradients; float32 (B, T, 3, H, W)."""
+        training = network.training
+        network.eval()
+        try:
+            with torch.no_grad(), self.place.autocast():
+                return network(*self._inputs(self._to_device(sample))).float()
+        finally:
+            network.train(training)
+
+    def step(
+        self, step: int, batches: Sequence[Sample], stop: Callable[[], bool] = lambda: False
+    ) -> StepResult:
+        """Do step `step` (from 0) with the gradients of all `batches` together.
+
+        Args:
+            stop: asked once; processes agree on the answer.
+        """
+        forward = self._enter_phase(step)
+        self._seed(step)
+        lr = learning_rate(step, self.config, self.steps)
+        set_learning_rate(self.optimizer, lr)
+        *early, last = batches
+        with self.place.accumulating(forward):
+            terms = [self._backward(forward, sample, len(batches)) for sample in early]
+        terms.append(self._backward(forward, last, len(batches)))
+        self.scaler.unscale_(self.optimizer)
+        norm = self._clip()
+        loss, pixels, looks, stops, grad_norm, finite = self._agree(terms, norm, stop())
+        if finite:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if finite and self.average:
+            self.average.update(step)
+        overflow = (
+            not finite and self.scaler.is_enabled() and loss < float("inf") and self.scaler.get_scale() > 1
+        )
+        return StepResult(loss, pixels, looks, grad_norm, lr, bool(finite), overflow, stops > 0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`."""
+        state = {f"model.{name}": value for name, value in self.network.state_dict().items()}
+        if self.average:
+            state |= {
+                f"ema.{name}": value.detach() for name, value in self.average.network.named_parameters()
+            }
+        steps = []
+        for name, parameter in self.network.named_parameters():
+            moments = self.optimizer.state.get(parameter, {})
+            steps.append(float(moments.get("step", 0.0)))
+            state |= {f"optimizer.{key}.{name}": moments[key] for key in _MOMENTS if key in moments}
+        return state | {"optimizer.steps": torch.tensor(steps)}
+
+    def plain(self) -> dict[str, Any]:
+        """Everything to save that is not a tensor, for `load`."""
+        return {"scaler": self.scaler.state_dict()}
+
+    def load(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Take up the state given by `tensors()` and `plain()`.
+
+        Raises:
+            CheckpointError: the state is of another network or optimizer.
+        """
+        try:
+            self.network.load_state_dict(_under("model.", tensors))
+            if self.average:
+                self.average.network.load_state_dict(_under("model.", tensors) | _under("ema.", tensors))
+            self._load_moments(tensors)
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(f"the checkpoint does not fit the network: {error}") from error
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(dict(plain["scaler"]))
+
+    def _load_moments(self, tensors: Mapping[str, Tensor]) -> None:
+        steps = tensors["optimizer.steps"]
+        for (name, parameter), step in zip(self.network.named_parameters(), steps, strict=True):
+            if step == 0:
+                continue
+            moments = {key: tensors[f"optimizer.{key}.{name}"].to(parameter.device) for key in _MOMENTS}
+            self.optimizer.state[parameter] = {"step": step.clone().to(parameter.device), **moments}
+
+    def _enter_phase(self, step: int) -> Callable[..., Tensor]:
+        frozen = step < self.config.flow_freeze_steps
+        if self._forward is None or frozen != self._frozen:
+            for parameter in flow_parameters(self.network):
+                parameter.requires_grad_(not frozen)
+            self._forward = (
+                None  # the old wrapper must let go of the parameters before the new one takes them
+            )
+            self._forward = self.place.wrap(self.network.train())
+            self._frozen = frozen
+        return self._forward
+
+    def _seed(self, step: int) -> None:
+        sequence = np.random.SeedSequence((self.seed, step, self.place.rank))
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    def _to_device(self, sample: Sample) -> Sample:
+        if self.place.device.type == "cpu":
+            return sample
+        return Sample(*(part.pin_memory().to(self.place.device, non_blocking=True) for part in sample))
+
+    def _inputs(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
+        return to_unit(sample.blurry), self.normalizer(sample.voxels) if self.normalizer else None
+
+    def _backward(self, forward: Callable[..., Tensor], sample: Sample, count: int) -> LossTerms:
+        sample = self._to_device(sample)
+        with self.place.autocast():
+            terms = self.loss(forward(*self._inputs(sample)), to_unit(sample.sharp))
+        self.scaler.scale(terms.total / count).backward()
+        return LossTerms(*(term.detach() / count for term in terms))
+
+    def _clip(self) -> Tensor:
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, norm)
+        return norm
+
+    def _agree(self, terms: Sequence[LossTerms], norm: Tensor, stop: bool) -> tuple[float, ...]:
+        """The same verdict in every process, with one wait for the device."""
+        losses = torch.stack([torch.stack(term) for term in terms]).sum(0) / self.place.world
+        asked = losses.new_full((1,), float(stop))
+        shared = self.place.sum(torch.cat([losses, asked]))
+        finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
+        return tuple(torch.cat([shared, torch.stack([norm.float(), finite.float()])]).tolist())
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,70 @@
+"""Where a run comes from: what decides its weights, what its checkpoints carry along, what `run.json` says."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from model.checkpoint import versions
+from model.parallel import Parallel
+from model.train_config import TrainConfig
+from pipeline.clips import ClipSource
+from pipeline.config import to_plain
+from pipeline.stats import Normalization
+from pipeline.store import Store
+
+
+def identity_of(config: TrainConfig, store: Store, source: ClipSource, place: Parallel) -> dict[str, Any]:
+    """What decides the weights of a run, as far as it can be said beforehand."""
+    plain = to_plain(config)
+    plain["optim"] = {key: value for key, value in plain["optim"].items() if key != "accumulate"}
+    plain.pop("batch_size")
+    clips_per_step = config.batch_size * config.optim.accumulate * place.world
+    return plain | {
+        "clips of a step": clips_per_step,
+        "store fingerprint": store.fingerprint,
+        "bins": source.num_bins,
+    }
+
+
+def checkpoint_header(
+    config: TrainConfig,
+    store: Store,
+    source: ClipSource,
+    normalization: Normalization,
+    identity: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What every checkpoint of a run says, whatever its step; see `CheckpointInfo`."""
+    return {
+        "config": to_plain(config),
+        "identity": identity,
+        "num_bins": source.num_bins,
+        "scale": source.scale,
+        "voxels": config.voxels,
+        "normalization": to_plain(normalization),
+        "store": {"path": str(store.path), "fingerprint": store.fingerprint},
+        "rng": {"seed": config.seed, "scheme": "seeded anew for each (seed, step, process)"},
+        "versions": versions(),
+    }
+
+
+def run_facts(config: TrainConfig, store: Store) -> dict[str, Any]:
+    """What is true of a run from its first session to its last."""
+    return {
+        "store": {"path": str(store.path), "name": store.name, "fingerprint": store.fingerprint},
+        "parent": str(config.init) if config.init else None,
+    }
+
+
+def session_facts(place: Parallel, from_step: int) -> dict[str, Any]:
+    """What is true of one session of a run, beginning now after `from_step` steps."""
+    on_cuda = place.device.type == "cuda"
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from_step": from_step,
+        "device": torch.cuda.get_device_name(place.device) if on_cuda else "cpu",
+        "processes": place.world,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }

@@ -1,0 +1,242 @@
+"""The verb `train`: a store and a config to a run folder."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import CheckpointInfo
+from model.checkpoint_file import load_tensors
+from model.events import Best, Listener, Milestone
+from model.learner import Learner
+from model.losses import CombinedLoss
+from model.network import build_network
+from model.normalize import VoxelNormalizer
+from model.parallel import Parallel, parallel
+from model.pretrained import Initialised, initialise
+from model.provenance import checkpoint_header, identity_of, run_facts, session_facts
+from model.run_folder import RunFolder, require_same
+from model.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, log_file
+from model.samples import SamplePictures
+from model.signals import StopRequest
+from model.train_config import TrainConfig
+from model.trainer import Schedule, Trainer
+from model.validation import Validator
+from pipeline.clips import ClipSource, Sample, batches
+from pipeline.config import dump_yaml
+from pipeline.reports import Progress, no_progress
+from pipeline.stats import Normalization
+from pipeline.store import Store, open_store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainReport:
+    """How a run stands.
+
+    Attributes:
+        step: steps done.
+        loss: of the last step.
+        val_psnr: in dB, of `checkpoint`; None without validation.
+        checkpoint: the best one; without validation the last one.
+        interrupted: whether a signal ended it before its last step.
+    """
+
+    run: Path
+    step: int
+    loss: float | None
+    val_psnr: float | None
+    checkpoint: Path
+    interrupted: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable `--json` object."""
+        return {
+            "run": str(self.run),
+            "step": self.step,
+            "loss": self.loss,
+            "val_psnr": self.val_psnr,
+            "checkpoint": str(self.checkpoint),
+        }
+
+
+def train(
+    config: TrainConfig,
+    run: Path,
+    *,
+    resume: bool = False,
+    stop_at: int | None = None,
+    progress: Progress = no_progress,
+) -> TrainReport:
+    """Train a network, in this process or as one of those that torchrun started.
+
+    Args:
+        run: the folder to write; new or empty unless `resume`.
+        resume: go on from its last good checkpoint.
+        stop_at: leave after this step as if interrupted.
+        progress: told of every step.
+
+    Raises:
+        UsageError: the folder and `resume` do not fit, or a run is resumed with other settings.
+        StoreError: the store is missing, damaged or lacks what is needed.
+        CheckpointError: nothing whole to resume from, or unusable initial or VGG weights.
+        TrainingError: no clips, no finite losses, or out of memory.
+    """
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(parallel(config.parallel))
+        stop = stack.enter_context(StopRequest())
+        folder = RunFolder(run, config.keep_checkpoints)
+        start = folder.find_start(resume=resume)
+        store = open_store(config.store)
+        config = replace(config, voxels=store.voxel_name(config.voxels))
+        source = ClipSource(store, "train", config.voxels, config.clip)
+        normalization = store.normalization(config.voxels)
+        identity = identity_of(config, store, source, place)
+        first = start.step if start else 0
+        if start:
+            require_same(run, start.header["identity"], identity)
+        learner, parent = _learner(config, source, normalization, place, start)
+        place.barrier()  # all that can be wrong was checked, by everyone: the main process may begin to write
+        if place.is_main:
+            folder.write_config(dump_yaml(config))
+            folder.write_session(run_facts(config, store), session_facts(place, first))
+            stack.enter_context(log_file(run / "log.txt"))
+            _announce(config, learner, source, parent)
+        trainer = Trainer(
+            learner,
+            _schedule(config, stop_at),
+            save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
+            validate=_validator(config, store, source, learner),
+            listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
+            progress=progress,
+        )
+        trainer.best = Best(**start.best) if start and start.best else None
+        logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
+        fit = trainer.fit(_clips(stack, config, source, place, first), stop, start=first)
+    return TrainReport(
+        run=run,
+        step=fit.step,
+        loss=fit.loss if fit.loss is not None or start is None else start.header["loss"],
+        val_psnr=trainer.best.val_psnr if trainer.best else None,
+        checkpoint=folder.checkpoints.best if trainer.best else folder.checkpoints.last,
+        interrupted=fit.interrupted,
+    )
+
+
+def _learner(
+    config: TrainConfig,
+    source: ClipSource,
+    normalization: Normalization,
+    place: Parallel,
+    start: CheckpointInfo | None,
+) -> tuple[Learner, Initialised | None]:
+    """The learner as it was at `start`, or fresh, and then what its network was initialised from."""
+    torch.manual_seed(config.seed)
+    network = build_network(config.network, source.num_bins)
+    parent = initialise(network, config.init) if config.init and not start else None
+    takes_voxels = config.network.fusion != "none"
+    learner = Learner(
+        network.to(place.device),
+        CombinedLoss(config.loss).to(place.device),
+        VoxelNormalizer(normalization.table()).to(place.device) if takes_voxels else None,
+        config.optim,
+        place,
+        steps=config.steps,
+        seed=config.seed,
+    )
+    if start:
+        learner.load(load_tensors(start.path), start.header["learner"])
+    return learner, parent
+
+
+def _clips(
+    stack: contextlib.ExitStack, config: TrainConfig, source: ClipSource, place: Parallel, first: int
+) -> Iterator[Sample]:
+    clips = batches(
+        source,
+        seed=config.seed,
+        start_step=first,
+        batch_size=config.batch_size,
+        rank=place.rank,
+        world=place.world,
+        workers=config.workers,
+        accumulate=config.optim.accumulate,
+    )
+    stack.callback(clips.close)  # type: ignore[attr-defined] - a generator, whose threads end with it
+    return clips
+
+
+def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
+    return Schedule(
+        steps=config.steps,
+        accumulate=config.optim.accumulate,
+        log_every=config.log_every,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+        sample_every=config.sample_every,
+        stop_at=stop_at,
+    )
+
+
+def _validator(config: TrainConfig, store: Store, source: ClipSource, learner: Learner) -> Validator | None:
+    if not config.validate_every:
+        return None
+    validator = Validator(
+        store.sequences("val"),
+        config.voxels or "",
+        num_frames=config.clip.num_frames,
+        crop=config.validate_crop,
+        max_clips=config.validate_clips,
+        scale=source.scale,
+        restore=learner.restore,
+        place=learner.place,
+    )
+    if not validator.windows:
+        logger.warning(
+            "%s has no split 'val' with sharp frames: no validation, and no best checkpoint", store.path
+        )
+        return None
+    return validator
+
+
+def _listeners(
+    stack: contextlib.ExitStack,
+    config: TrainConfig,
+    run: Path,
+    source: ClipSource,
+    learner: Learner,
+    first: int,
+) -> list[Listener]:
+    metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
+    board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
+    listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]
+    if config.sample_every:
+        clip = source.batch(range(1), config.seed)
+        listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
+    return listeners
+
+
+def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Callable[[Milestone], None]:
+    def save(milestone: Milestone) -> None:
+        best = milestone.best._asdict() if milestone.best else None
+        changing = {"step": milestone.step, "loss": milestone.loss, "best": best, "learner": learner.plain()}
+        folder.checkpoints.save(learner.tensors(), {**header, **changing}, best=milestone.is_best)
+
+    return save
+
+
+def _announce(config: TrainConfig, learner: Learner, source: ClipSource, parent: Initialised | None) -> None:
+    parameters = sum(parameter.numel() for parameter in learner.network.parameters())
+    logger.info("network of %.2f M parameters, %d clips to learn from", parameters / 1e6, len(source))
+    if parent:
+        logger.info("%s", parent)
+    if config.optim.warmup_steps >= config.steps:
+        logger.warning(
+            "optim.warmup_steps=%d is no less than steps=%d: the learning rate never reaches optim.lr",
+            *(config.optim.warmup_steps, config.steps),
+        )

@@ -1,0 +1,200 @@
+"""The training loop: which step comes next, and when to look, to save and to stop."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from model.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.learner import Learner, StepResult
+from model.pace import Pace
+from model.signals import StopRequest
+from pipeline.clips import Sample
+from pipeline.errors import TrainingError
+from pipeline.reports import Progress, no_progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """When things happen, in steps; 0 is never. Validation, pictures and saving also happen at the end.
+
+    Attributes:
+        steps: of the whole run.
+        stop_at: leave after this step as if interrupted; None goes on to the end.
+        max_skipped: steps in a row without a finite loss and gradient that end the run.
+    """
+
+    steps: int
+    accumulate: int = 1
+    log_every: int = 50
+    validate_every: int = 0
+    checkpoint_every: int = 0
+    sample_every: int = 0
+    stop_at: int | None = None
+    max_skipped: int = 10
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether something done every so many steps is done after `step` of them."""
+        return every > 0 and (step % every == 0 or step == self.steps)
+
+
+class Fit(NamedTuple):
+    """How a call of `fit` ended: steps done, loss of the last of them (None if none was done), whether cut short."""
+
+    step: int
+    loss: float | None
+    interrupted: bool
+
+
+class Trainer:
+    """Runs a learner over batches.
+
+    Args:
+        learner: does the steps and holds the state.
+        schedule: when to do what.
+        validate: judges a network; every process calls it, with the same result. None: there is nothing to judge by.
+        save: writes a checkpoint of the learner; called in the main process only.
+        listeners: told what happens.
+        progress: told of every step.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        schedule: Schedule,
+        *,
+        save: Callable[[Milestone], None],
+        validate: Callable[[nn.Module], Validation] | None = None,
+        listeners: Sequence[Listener] = (),
+        progress: Progress = no_progress,
+    ) -> None:
+        self.learner = learner
+        self.schedule = schedule
+        self.save = save
+        self.validate = validate
+        self.listeners = listeners if learner.place.is_main else ()
+        self.progress = progress if learner.place.is_main else no_progress
+        self.best: Best | None = None
+        self.skipped = 0
+        self._in_a_row = 0
+
+    def fit(self, batches: Iterator[Sample], stop: StopRequest, *, start: int = 0) -> Fit:
+        """Do the steps from `start` on, until the schedule, a signal or a failure ends them.
+
+        Args:
+            batches: uint8 batches on the CPU, `schedule.accumulate` for each step, beginning with step `start`.
+            stop: asked in every step.
+
+        Raises:
+            TrainingError: too many steps in a row without a finite loss and gradient, or out of memory.
+        """
+        schedule, step, result = self.schedule, start, None
+        pace = Pace()
+        while step < schedule.steps:
+            with pace.waiting():
+                clips = [_next(batches, step) for _ in range(schedule.accumulate)]
+            result = self._step(step, clips, stop)
+            step += 1
+            pace.done()
+            self.progress(step, schedule.steps, f"loss {result.loss:.4f}")
+            if schedule.due(step, schedule.log_every):
+                self._log(step, result, pace)
+            with pace.paused():
+                is_best = self._look(step)
+                ending = step == schedule.steps or self._is_asked(step, result, stop)
+                if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+                    self._save(Milestone(step, result.loss, self.best, is_best), final=ending)
+            if ending and step < schedule.steps:
+                logger.warning("stopped after step %d of %d; go on with --resume", step, schedule.steps)
+                return Fit(step, result.loss, True)
+        return Fit(step, result.loss if result else None, False)
+
+    def _is_asked(self, step: int, result: StepResult, stop: StopRequest) -> bool:
+        """Whether to leave now; several processes have agreed on it within the step."""
+        alone = self.learner.place.world == 1
+        return result.stop or (alone and stop.requested) or step == self.schedule.stop_at
+
+    def _step(self, step: int, clips: Sequence[Sample], stop: StopRequest) -> StepResult:
+        try:
+            result = self.learner.step(step, clips, lambda: stop.requested)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"out of memory on {self.learner.place.device} in step {step + 1}: {str(error).splitlines()[0]}",
+                "lower clip.crop or clip.num_frames, or batch_size (with optim.accumulate raised to match), "
+                "or use parallel.precision=bf16, or network.checkpoint_stages=[1,2,3,4,5,6,7,8]",
+            ) from error
+        self.skipped += not result.applied
+        self._in_a_row = 0 if result.applied or result.overflow else self._in_a_row + 1
+        if not result.applied and not result.overflow:
+            logger.warning("step %d left out: loss %s, grad norm %s", step + 1, result.loss, result.grad_norm)
+        if self._in_a_row >= self.schedule.max_skipped:
+            self._fail(step, clips)
+        return result
+
+    def _fail(self, step: int, clips: Sequence[Sample]) -> None:
+        for listener in self.listeners:
+            listener.on_failure(step, clips)
+        raise TrainingError(
+            f"{self._in_a_row} steps in a row, up to step {step + 1}, gave no finite loss and gradient",
+            "lower optim.lr or optim.clip_norm, or use parallel.precision=fp32, and resume from the last checkpoint",
+        )
+
+    def _log(self, step: int, result: StepResult, pace: Pace) -> None:
+        steps_per_s, data_share = pace.lap()
+        metrics = StepMetrics(
+            step=step,
+            steps=self.schedule.steps,
+            loss=result.loss,
+            charbonnier=result.charbonnier,
+            perceptual=result.perceptual,
+            lr=result.lr,
+            grad_norm=result.grad_norm,
+            skipped=self.skipped,
+            steps_per_s=steps_per_s,
+            data_share=data_share,
+            memory_bytes=self.learner.place.peak_memory_bytes(),
+            eta_s=(self.schedule.steps - step) / steps_per_s,
+        )
+        for listener in self.listeners:
+            listener.on_step(metrics)
+
+    def _look(self, step: int) -> bool:
+        """Validate and make pictures when it is time; whether this is the best network so far."""
+        network, is_best = self.learner.best_network, False
+        if self.validate and self.schedule.due(step, self.schedule.validate_every):
+            validation = self.validate(network)
+            is_best = self.best is None or validation.psnr > self.best.val_psnr
+            if is_best:
+                self.best = Best(step, validation.psnr)
+            for listener in self.listeners:
+                listener.on_validation(step, validation, is_best)
+        if self.schedule.due(step, self.schedule.sample_every):
+            for listener in self.listeners:
+                listener.on_pictures(step, network)
+        return is_best
+
+    def _save(self, milestone: Milestone, *, final: bool) -> None:
+        if not self.learner.place.is_main:
+            return
+        try:
+            self.save(milestone)
+        except OSError as error:
+            if final:
+                raise TrainingError(
+                    f"the checkpoint of step {milestone.step} cannot be written: {error}"
+                ) from error
+            logger.error(
+                "the checkpoint of step %d CANNOT BE WRITTEN: %s; training goes on", milestone.step, error
+            )
+
+
+def _next(batches: Iterator[Sample], step: int) -> Sample:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise TrainingError(f"no more clips at step {step + 1}") from None

@@ -1,0 +1,125 @@
+"""How good a network is on the frames kept for that."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.events import Validation
+from model.metrics import psnr
+from model.parallel import Parallel
+from pipeline import store
+from pipeline.clips import Sample
+from pipeline.errors import TrainingError
+
+IDENTICAL_DB = 100.0
+"""What a frame that equals the sharp one counts: its PSNR is infinite."""
+
+
+class Window(NamedTuple):
+    """Frames [start, stop) of a sequence, restored together; those in `scored` are counted."""
+
+    sequence: store.Sequence
+    start: int
+    stop: int
+    scored: tuple[int, ...]
+
+
+class Validator:
+    """Mean PSNR (protocol rgb8-all) over the sharp frames of some sequences; the processes share the work.
+
+    Args:
+        sequences: with blurry and sharp frames; others are left out.
+        voxels: name of their voxel grids.
+        num_frames: T of the clips that are restored; a shorter sequence is restored in one piece.
+        crop: side in RGB pixels of the centre looked at; None looks at full frames.
+        max_clips: most clips of a sequence, spread evenly over it; None takes all.
+        scale: RGB pixels per spike pixel.
+        restore: applies a network to a batch of one.
+        place: this process among the others.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[store.Sequence],
+        voxels: str,
+        *,
+        num_frames: int,
+        crop: int | None,
+        max_clips: int | None,
+        scale: int,
+        restore: Callable[[nn.Module, Sample], Tensor],
+        place: Parallel,
+    ) -> None:
+        self.voxels = voxels
+        self.crop = crop
+        self.scale = scale
+        self.restore = restore
+        self.place = place
+        usable = [
+            sequence for sequence in sequences if sequence.blurry is not None and sequence.has_sharp.any()
+        ]
+        windows = (spread(list(windows_of(sequence, num_frames)), max_clips) for sequence in usable)
+        self.windows = [window for some in windows for window in some]
+
+    def __call__(self, network: nn.Module) -> Validation:
+        """Judge `network`; all processes get the same answer.
+
+        Raises:
+            TrainingError: the network gives values that are not finite.
+        """
+        total = torch.zeros(2, dtype=torch.float64)
+        for window in self.windows[self.place.rank :: self.place.world]:
+            sample = self.read(window)
+            restored = self.restore(network, sample)[0].cpu()
+            if not torch.isfinite(restored).all():
+                place = (
+                    f"{window.sequence.split}/{window.sequence.name} frames {window.start}..{window.stop - 1}"
+                )
+                raise TrainingError(f"the network gives values that are not finite on {place}")
+            index = [frame - window.start for frame in window.scored]
+            scores = psnr(restored[index], sample.sharp[0, index]).clamp(max=IDENTICAL_DB)
+            total += torch.tensor([scores.sum().item(), len(index)], dtype=torch.float64)
+        score, frames = self.place.sum(total.to(self.place.device)).tolist()
+        return Validation(score / frames, int(frames))
+
+    def read(self, window: Window) -> Sample:
+        """The frames of a window as a batch of one, uint8."""
+        sequence, frames = window.sequence, slice(window.start, window.stop)
+        rows, columns = (self._centre(length) for length in sequence.blurry.shape[-2:])
+        spike_rows, spike_columns = (
+            slice(span.start // self.scale, span.stop // self.scale) for span in (rows, columns)
+        )
+        arrays = (
+            sequence.blurry[frames, :, rows, columns],
+            sequence.voxels(self.voxels)[frames, :, spike_rows, spike_columns],
+            sequence.sharp[frames, :, rows, columns],
+        )
+        return Sample(*(torch.tensor(array).unsqueeze(0) for array in arrays))
+
+    def _centre(self, length: int) -> slice:
+        """The middle `crop` pixels of an axis, from a multiple of the scale to another."""
+        wanted = length if self.crop is None else min(self.crop // self.scale * self.scale, length)
+        start = (length - wanted) // 2 // self.scale * self.scale
+        return slice(start, start + wanted)
+
+
+def windows_of(sequence: store.Sequence, num_frames: int) -> Iterator[Window]:
+    """Cut a sequence into clips of `num_frames` so that every frame with a sharp one is scored once.
+
+    The last clip is moved back to end with the sequence; what it shares with the one before is not scored again.
+    """
+    length = min(num_frames, sequence.num_frames)
+    for first in range(0, sequence.num_frames, length):
+        start = min(first, sequence.num_frames - length)
+        scored = tuple(frame for frame in range(first, start + length) if sequence.has_sharp[frame])
+        if scored:
+            yield Window(sequence, start, start + length, scored)
+
+
+def spread(windows: list[Window], most: int | None) -> list[Window]:
+    """At most `most` of the windows, evenly spaced."""
+    if most is None or len(windows) <= most:
+        return windows
+    return [windows[i * len(windows) // most] for i in range(most)]

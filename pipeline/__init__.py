@@ -1,0 +1,1 @@
+"""Recordings to stores to clips: everything that is not the network. Never imports `model` or `cli`."""

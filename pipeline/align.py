@@ -1,0 +1,120 @@
+"""The exposures of a recording, by the rule of its manifest. Nothing is clipped into the recording."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.dat import SpikeStream
+from pipeline.errors import AlignmentError
+from pipeline.exposures import FrameError, Span, raw_count, rule_of
+from pipeline.manifest import Manifest
+from pipeline.recordings import Recording
+from pipeline.reports import Quarantined
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alignment:
+    """The exposures of one recording, one row per usable frame, in the recording's order.
+
+    Attributes:
+        frames: N names; those of the recording that have a usable exposure.
+        exposure: int64 (N, 2) spans [start, stop) of spike frames. A recording of several files counts through them
+            all, in order.
+        exposure_ns: int64 (N, 2), the same on the spike clock, or as the log had it.
+        sharp_index: int64 (N,) spike frame at the instant of the sharp frame, -1 where there is none.
+        residual_ns: int64 (N,) how far the farther edge of the span is from the log's stamp; 0 without a log.
+        problems: frames set aside, and why.
+    """
+
+    frames: tuple[str, ...]
+    exposure: npt.NDArray[np.int64]
+    exposure_ns: npt.NDArray[np.int64]
+    sharp_index: npt.NDArray[np.int64]
+    residual_ns: npt.NDArray[np.int64]
+    problems: tuple[Quarantined, ...]
+
+
+def align_recording(recording: Recording, manifest: Manifest, streams: Sequence[SpikeStream]) -> Alignment:
+    """Find the exposure of every frame of a recording by its manifest's rule.
+
+    A frame whose exposure is missing, malformed, out of order, empty or not wholly inside the recording is set aside
+    in `problems`: whether that stops the work is the caller's choice.
+
+    Args:
+        streams: the opened `recording.spike_paths`, in their order.
+
+    Raises:
+        AlignmentError: the rule cannot be applied to this recording at all; the log cannot be read.
+    """
+    if [stream.path for stream in streams] != list(recording.spike_paths):
+        raise ValueError("the streams are not those of the recording")
+    lengths = [len(stream) for stream in streams]
+    rule, problems = rule_of(recording, manifest, lengths)
+    spans: dict[str, Span] = {}
+    sharp: list[int] = []
+    for k, frame in enumerate(recording.frames):
+        try:
+            span = rule(k, frame)
+            _require_inside(span, sum(lengths))
+            if manifest.exposure.rule == "log":
+                _require_after(span, spans)
+            sharp.append(_sharp_index(span, recording, manifest, k))
+            spans[frame] = span
+        except (FrameError, AlignmentError) as error:
+            reason = error.problem if isinstance(error, AlignmentError) else str(error)
+            problems.append(Quarantined(_place(recording, k), reason))
+    return _alignment(spans, sharp, problems)
+
+
+def _require_inside(span: Span, num_frames: int) -> None:
+    if span.start >= span.stop:
+        raise FrameError(f"exposure [{span.start_ns}, {span.stop_ns}) ns holds the middle of no spike frame")
+    if span.start < 0 or span.stop > num_frames:
+        where = "begins before" if span.start < 0 else "ends after"
+        span_text = f"[{span.start}, {span.stop})"
+        raise FrameError(f"exposure of spike frames {span_text} {where} the recording of {num_frames}")
+
+
+def _require_after(span: Span, earlier: dict[str, Span]) -> None:
+    if earlier:
+        frame, previous = next(reversed(earlier.items()))
+        if span.start_ns <= previous.start_ns:
+            raise FrameError(
+                f"exposure starts at {span.start_ns} ns, not after frame {frame} at {previous.start_ns} ns:"
+                " rows out of order, or the clock was reset"
+            )
+
+
+def _sharp_index(span: Span, recording: Recording, manifest: Manifest, k: int) -> int:
+    if recording.sharp_paths[k] is None:
+        return -1
+    if manifest.sharp.rule == "middle":
+        return (span.start + span.stop) // 2
+    raw = manifest.exposure.raw_frames
+    offset = manifest.sharp.index or 0
+    if manifest.sharp.rule == "raw_frames" and raw is not None:
+        offset = raw.spike_frames * (raw_count(recording, raw) // 2)
+    if span.start + offset >= span.stop:
+        raise FrameError(
+            f"the sharp frame is at {offset} of an exposure of {span.stop - span.start} spike frames"
+        )
+    return span.start + offset
+
+
+def _place(recording: Recording, k: int) -> str:
+    path = recording.blurry_paths[k] or recording.sharp_paths[k]
+    return str(path or f"{recording.spike_paths[0]}#{recording.frames[k]}")
+
+
+def _alignment(spans: dict[str, Span], sharp: list[int], problems: list[Quarantined]) -> Alignment:
+    found = spans.values()
+    return Alignment(
+        frames=tuple(spans),
+        exposure=np.array([(span.start, span.stop) for span in found], np.int64).reshape(-1, 2),
+        exposure_ns=np.array([(span.start_ns, span.stop_ns) for span in found], np.int64).reshape(-1, 2),
+        sharp_index=np.array(sharp, np.int64),
+        residual_ns=np.array([span.residual_ns for span in found], np.int64),
+        problems=tuple(problems),
+    )

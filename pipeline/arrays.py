@@ -1,0 +1,79 @@
+"""NumPy files from outside, opened without trusting them: no pickles, no unbounded unpacking."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import FormatError
+
+MAX_UNPACKED_BYTES = 8 << 30
+"""An `.npz` is read whole: what is larger must be converted to `.npy` or `.dat`, which are mapped."""
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+)
+
+
+def map_npy(path: Path) -> npt.NDArray[Any]:
+    """Map the array of an `.npy` file read-only.
+
+    Raises:
+        FormatError: it is not one, is cut short, or holds Python objects.
+    """
+    try:
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    except _DAMAGE as error:
+        raise FormatError(f"{path}: not a readable .npy array: {_one_line(error)}") from error
+
+
+def read_npz(path: Path, key: str | None) -> npt.NDArray[Any]:
+    """Read one array of an `.npz` file: the one named `key`, or the only one.
+
+    Raises:
+        FormatError: it is not an `.npz`, is damaged, has no such array, or unpacks to too much.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_member(path, archive, _choose(path, archive, key))
+    except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
+        raise FormatError(f"{path}: not a readable .npz file: {_one_line(error)}") from error
+
+
+def _choose(path: Path, archive: zipfile.ZipFile, key: str | None) -> str:
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if key is None and len(names) == 1:
+        return names[0]
+    if key is None or key not in names:
+        wanted = f"no array {key!r}" if key else "several arrays"
+        raise FormatError(f"{path}: {wanted}; it holds {', '.join(names)}", "set `key` in the spike format")
+    return key
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        headers = np.lib.format
+        read = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
+        shape, _, dtype = read(file)
+    unpacked = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if unpacked > MAX_UNPACKED_BYTES:
+        raise FormatError(
+            f"{path}: {name} unpacks to {unpacked} bytes, more than {MAX_UNPACKED_BYTES}",
+            "convert it to .npy or .dat, which are mapped instead of read whole",
+        )
+    with archive.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,123 @@
+"""Where the values of a store's arrays come from: spike files, images, tables. One class for each kind of array."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.building import Region
+from pipeline.dat import SpikeStream, open_spikes
+from pipeline.errors import FormatError
+from pipeline.images import read_rgb
+from pipeline.spike_format import SpikeFormat
+
+U8 = npt.NDArray[np.uint8]
+WHITE = 255
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpikeFiles:
+    """The spike files of one recording, end to end, as one stream.
+
+    Attributes:
+        paths: in order of time.
+        lengths: spike frames of each.
+    """
+
+    paths: tuple[Path, ...]
+    lengths: tuple[int, ...]
+    format: SpikeFormat
+
+    def parts(self, start: int, stop: int) -> list[tuple[SpikeStream, int, int]]:
+        """The streams, and the span of each, that make up the frames [start, stop) of the recording."""
+        found, first = [], 0
+        for path, length in zip(self.paths, self.lengths, strict=True):
+            a, b = max(start - first, 0), min(stop - first, length)
+            if a < b:
+                stream = open_spikes(path, self.format)
+                if len(stream) != length:
+                    raise FormatError(
+                        f"{path}: has {len(stream)} spike frames, and had {length} a moment ago"
+                    )
+                found.append((stream, a, b))
+            first += length
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedSpikes:
+    """(T, H, ceil(W / 8)) packed spikes of a recording."""
+
+    files: SpikeFiles
+
+    def block(self, region: Region) -> tuple[U8, dict[str, Any]]:
+        """The packed frames of `region`."""
+        parts = self.files.parts(region[0].start, region[0].stop)
+        return np.concatenate([stream.packed(a, b) for stream, a, b in parts]), {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """(N, 3, H, W) images, one file each; a frame without a file stays zeros, marked by a `sharp_index` of -1."""
+
+    paths: tuple[Path | None, ...]
+    height: int
+    width: int
+
+    def block(self, region: Region) -> tuple[U8, dict[str, Any]]:
+        """The images of `region`, and a checksum of each one's pixels."""
+        paths = self.paths[region[0]]
+        images = np.zeros((len(paths), 3, self.height, self.width), np.uint8)
+        for image, path in zip(images, paths, strict=True):
+            if path is not None:
+                image[:] = self._read(path)
+        sums = [google_crc32c.value(image.tobytes()) for image in images]
+        return images, {"pixels_crc32c": sums}
+
+    def _read(self, path: Path) -> U8:
+        pixels = read_rgb(path)
+        if pixels.shape[1:] != (self.height, self.width):
+            found = f"{pixels.shape[1]}x{pixels.shape[2]}"
+            raise FormatError(
+                f"{path}: {found} pixels, but the sequence's first is {self.height}x{self.width}"
+            )
+        return pixels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GreyFromSpikes:
+    """(N, 3, H * scale, W * scale) blurry frames that a grey camera would have taken: mean spike rate x threshold.
+
+    For data sets without RGB whose manifest asks for it. An integrate-and-fire pixel that sees intensity I fires
+    I / threshold times per spike frame, so the rate over an exposure is its blurry image.
+    """
+
+    files: SpikeFiles
+    spans: tuple[tuple[int, int], ...]
+    threshold: float
+    scale: int
+
+    def block(self, region: Region) -> tuple[U8, dict[str, Any]]:
+        """The grey frames of the exposures in `region`, and a checksum of each."""
+        images = np.stack([self._expose(a, b) for a, b in self.spans[region[0]]])
+        return images, {"pixels_crc32c": [google_crc32c.value(image.tobytes()) for image in images]}
+
+    def _expose(self, start: int, stop: int) -> U8:
+        counts = sum(stream.count(a, b) for stream, a, b in self.files.parts(start, stop))
+        grey = np.minimum(np.rint(WHITE * self.threshold * counts / (stop - start)), WHITE).astype(np.uint8)
+        grey = grey.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
+        return np.broadcast_to(grey, (3, *grey.shape))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A small int64 table, as nested tuples."""
+
+    values: tuple[Any, ...]
+
+    def block(self, region: Region) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+        """The rows of `region`."""
+        return np.array(self.values, np.int64)[region], {}

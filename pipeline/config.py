@@ -1,0 +1,319 @@
+"""YAML files to frozen dataclasses, strictly: every problem is listed, with its dotted path.
+
+The dataclass *is* the schema: YAML keys are field names, annotations are checked, defaults are the documented
+values. An unknown key, a repeated key, `1e-4` read by YAML as text: each is an error, never a guess.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from pipeline.errors import ConfigError
+
+T = TypeVar("T")
+
+MAX_YAML_BYTES = 1 << 20
+"""A config or manifest larger than this is a mistake or an attack."""
+MAX_EXTENDS_DEPTH = 8
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys and aliases (the raw material of a YAML bomb)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(
+                None, None, f"alias *{event.anchor} is not allowed here", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not text", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} appears twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML mapping from `path`.
+
+    Raises:
+        ConfigError: no such file, too large, not YAML, repeated keys, aliases, or not a mapping.
+    """
+    try:
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file", "check the path, or list the presets with: ls configs")
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a YAML file of settings")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return _parse_yaml(text, str(path))
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, RecursionError, ValueError, AttributeError, OverflowError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{source}: expected a mapping of names to values, got {type(value).__name__}")
+    return value
+
+
+def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Read `path` as a `cls`, following `extends:` and applying `dotted.key=value` overrides last.
+
+    Args:
+        cls: a frozen dataclass.
+        path: a YAML file; its `extends: other.yaml` names another one, relative to it, that it changes.
+        overrides: `optim.lr=1.0e-4`; the value is read as YAML and checked like the file's own.
+
+    Raises:
+        ConfigError: with every problem found, each with its dotted path.
+    """
+    values = _read_extended(path, depth=0)
+    for override in overrides:
+        _apply_override(values, override)
+    source = f"{path}" + (f" with {' '.join(overrides)}" if overrides else "")
+    return build(cls, values, source)
+
+
+def from_overrides(cls: type[T], overrides: Sequence[str]) -> T:
+    """The defaults of `cls`, changed by `dotted.key=value` overrides.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _apply_override(values, override)
+    return build(cls, values, " ".join(overrides) or "defaults")
+
+
+def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
+    """Make a `cls` from plain values, or raise one `ConfigError` listing everything wrong with them."""
+    problems: list[str] = []
+    result = _dataclass_of(cls, values, "", problems)
+    if problems:
+        raise ConfigError("\n".join([f"{source}:", *(f"  {problem}" for problem in problems)]))
+    return typing.cast(T, result)
+
+
+def to_plain(value: Any) -> Any:
+    """Turn a config into mappings, lists and scalars that YAML and JSON can hold; `build` reads them back."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path | Fraction):
+        return str(value)
+    return value
+
+
+def dump_yaml(value: Any) -> str:
+    """The YAML text of a config, in field order; floats are written so that YAML reads them as floats."""
+    return yaml.dump(to_plain(value), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes 1e-05 as 1.0e-05: YAML 1.1 reads the former as text."""
+
+
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
+    text = repr(value)
+    if "e" in text and "." not in text:
+        text = text.replace("e", ".0e")
+    if value != value or value in (float("inf"), float("-inf")):
+        return yaml.SafeDumper.represent_float(dumper, value)
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Dumper.add_representer(float, _represent_float)
+
+
+def _read_extended(path: Path, depth: int) -> dict[str, Any]:
+    values = read_yaml(path)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends: expected a file name, got {parent!r}")
+    if depth >= MAX_EXTENDS_DEPTH:
+        raise ConfigError(f"{path}: extends: more than {MAX_EXTENDS_DEPTH} files deep, or in a circle")
+    return _merge(_read_extended(path.parent / parent, depth + 1), values)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected dotted.key=value, for example optim.lr=1.0e-4")
+    value = _parse_yaml(f"value: {text}", f"override {override!r}")["value"]
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {parent} is a value, not a group of settings")
+        values = child
+    values[last] = value
+
+
+def _dataclass_of(cls: type, values: Any, path: str, problems: list[str]) -> Any:
+    if not isinstance(values, Mapping):
+        problems.append(f"{path or 'file'}: expected a group of settings, got {values!r}")
+        return None
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls) if field.init]
+    before = len(problems)
+    for key in values:
+        if key not in names:
+            close = difflib.get_close_matches(str(key), names, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(names)})"
+            problems.append(f"{_join(path, str(key))}: unknown key{hint}")
+    arguments = {}
+    for field in dataclasses.fields(cls):
+        where = _join(path, field.name)
+        if field.name in values:
+            arguments[field.name] = _value_of(hints[field.name], values[field.name], where, problems)
+        elif (
+            field.init
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+        ):
+            problems.append(f"{where}: missing")
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**arguments)
+    except ConfigError as error:
+        problems.append(f"{path}: {error.problem}" if path else error.problem)
+    except (
+        Exception
+    ) as error:  # __post_init__ speaks in ValueError or a domain error; both belong in the list
+        if not isinstance(error, ValueError) and not hasattr(error, "problem"):
+            raise
+        text = str(error)
+        problems.append(f"{path}: {text}" if path else text)
+    return None
+
+
+def _value_of(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _union_of(arguments, value, path, problems)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(argument) for argument in arguments}:
+            return value
+        return _mismatch(" or ".join(repr(argument) for argument in arguments), value, path, problems)
+    if origin is tuple:
+        return _tuple_of(arguments, value, path, problems)
+    if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, int]):
+        if not isinstance(value, Mapping):
+            return _mismatch("a mapping", value, path, problems)
+        return {str(k): _value_of(arguments[1], v, _join(path, str(k)), problems) for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_of(hint, value, path, problems)
+    return _scalar_of(hint, value, path, problems)
+
+
+def _union_of(options: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
+    if value is None and type(None) in options:
+        return None
+    attempts: list[list[str]] = []
+    for option in options:
+        if option is type(None):
+            continue
+        attempt: list[str] = []
+        result = _value_of(option, value, path, attempt)
+        if not attempt:
+            return result
+        attempts.append(attempt)
+    # The closest reading is the one with the most specific complaints, which is a nested one if there is any.
+    problems.extend(max(attempts, key=lambda attempt: max(len(line) for line in attempt)))
+    return None
+
+
+def _tuple_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
+    if not isinstance(value, list | tuple):
+        return _mismatch("a list", value, path, problems)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(value) != len(arguments):
+        return _mismatch(f"{len(arguments)} values", value, path, problems)
+    pairs = zip(arguments, value, strict=True)
+    return tuple(_value_of(hint, item, f"{path}[{i}]", problems) for i, (hint, item) in enumerate(pairs))
+
+
+def _scalar_of(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (hint is bool and isinstance(value, bool)) or (hint is str and isinstance(value, str)):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is float and is_number:
+        return float(value)
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is Fraction and (is_number or isinstance(value, str)):
+        try:
+            return Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            pass
+    if hint is Any:
+        return value
+    note = ""
+    if hint in (int, float) and isinstance(value, str) and _is_number_text(value):
+        note = f" (YAML reads {value} as text: write {_yaml_number(value)})"
+    return _mismatch(getattr(hint, "__name__", str(hint)) + note, value, path, problems)
+
+
+def _is_number_text(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _yaml_number(text: str) -> str:
+    mantissa, e, exponent = text.lower().partition("e")
+    if not e:
+        return text
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent if exponent[0] in '+-' else '+' + exponent}"
+
+
+def _mismatch(expected: str, value: Any, path: str, problems: list[str]) -> None:
+    problems.append(f"{path}: expected {expected}, got {value!r}")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

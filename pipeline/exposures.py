@@ -1,0 +1,180 @@
+"""The rules by which a manifest gives each frame its exposure: whole files, windows around a number, a log."""
+
+import contextlib
+import functools
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from pipeline.errors import AlignmentError
+from pipeline.manifest import Exposure, Manifest, Numbering, RawFrames
+from pipeline.recordings import Recording
+from pipeline.reports import Quarantined
+from pipeline.spans import nanoseconds, span_of
+from pipeline.timestamps import ExposureLog, read_log
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Spike frames [start, stop) and nanoseconds [start_ns, stop_ns) of one exposure, and how far apart they are."""
+
+    start: int
+    stop: int
+    start_ns: int
+    stop_ns: int
+    residual_ns: int = 0
+
+
+class FrameError(Exception):
+    """Why one frame has no usable exposure."""
+
+
+Rule = Callable[[int, str], Span]
+"""The span of frame number k, named so; raises `FrameError`."""
+
+
+def frame_number(name: str, numbering: Numbering) -> int:
+    """The number that a frame's or sequence's name stands for.
+
+    Raises:
+        AlignmentError: the name does not fit the pattern.
+    """
+    match = re.search(numbering.pattern, name)
+    digits = [] if match is None else [group for group in match.groups() if group is not None]
+    if not digits or not all(group.isascii() and group.isdecimal() for group in digits):
+        raise AlignmentError(f"name {name!r} has no number where {numbering.pattern!r} looks for one")
+    fraction = int(digits[1]) + 1 if len(digits) == 2 else 0
+    return int(digits[0]) * numbering.per_number + fraction + numbering.offset
+
+
+def rule_of(
+    recording: Recording, manifest: Manifest, lengths: Sequence[int]
+) -> tuple[Rule, list[Quarantined]]:
+    """The rule of the manifest, and what is wrong with its log that concerns no frame.
+
+    Args:
+        lengths: spike frames in each of the recording's files.
+
+    Raises:
+        AlignmentError: the rule cannot be applied to this recording; FormatError: the log cannot be read.
+    """
+    exposure = manifest.exposure
+    if exposure.rule == "whole_file":
+        return _whole_file(recording, exposure.raw_frames, lengths), []
+    if exposure.rule == "log":
+        return _logged(recording, manifest)
+    return _windowed(recording, exposure), []
+
+
+def _windowed(recording: Recording, exposure: Exposure) -> Rule:
+    window = exposure.window or 1
+    every = exposure.rule == "every"
+
+    def rule(_: int, frame: str) -> Span:
+        name = frame if exposure.numbering.source == "frame" else recording.source_name
+        number = frame_number(name, exposure.numbering)
+        start = number * (exposure.stride or window) if every else number - window // 2
+        return _frames_span(start, start + window, recording.format.rate_hz)
+
+    return rule
+
+
+def _whole_file(recording: Recording, raw: RawFrames | None, lengths: Sequence[int]) -> Rule:
+    if len(lengths) != len(recording.frames):
+        raise AlignmentError(
+            f"{recording.split}/{recording.source_name}: {len(lengths)} spike files for {len(recording.frames)} frames,"
+            " expected one for each",
+            "use the exposure rule centred, log or every",
+        )
+    starts = list(itertools.accumulate(lengths, initial=0))
+
+    def rule(k: int, _: str) -> Span:
+        if raw is not None:
+            _require_length(lengths[k], raw, raw_count(recording, raw), last=k == len(lengths) - 1)
+        return _frames_span(starts[k], starts[k + 1], recording.format.rate_hz)
+
+    return rule
+
+
+def _logged(recording: Recording, manifest: Manifest) -> tuple[Rule, list[Quarantined]]:
+    of = f"{recording.split}/{recording.source_name}"
+    if recording.log_path is None:
+        raise AlignmentError(f"{of}: no alignment log")
+    log = _read_log_once(recording.log_path, manifest.exposure.dialect)
+    rows, bad = log.of(of, recording.source_name), log.bad_of(of, recording.source_name)
+    rate_hz = recording.format.rate_hz
+    clock_hz = manifest.exposure.log_rate_hz or rate_hz
+    numbered = log.dialect == "seconds"
+
+    def key_of(frame: str) -> str:
+        return str(frame_number(frame, manifest.exposure.numbering)) if numbered else frame
+
+    def rule(_: int, frame: str) -> Span:
+        key = key_of(frame)
+        if key not in rows:
+            reasons = [f"{log.path}:{row.line}: {row.reason}" for row in bad if row.frame == key]
+            raise FrameError("; ".join(reasons) or f"frame {key} of {of} has no row in {log.path}")
+        row = rows[key]
+        start, stop, residual_ns = span_of(row.start_ns, row.stop_ns, clock_hz, log.resolution_ns)
+        if clock_hz != rate_hz:
+            return _frames_span(start, stop, rate_hz, residual_ns)
+        return Span(
+            start=start, stop=stop, start_ns=row.start_ns, stop_ns=row.stop_ns, residual_ns=residual_ns
+        )
+
+    known = set()
+    for frame in recording.frames:
+        with contextlib.suppress(AlignmentError):  # the frame itself is set aside for its name
+            known.add(key_of(frame))
+    orphans = [(row.line, row.reason) for row in bad if row.frame not in known]
+    orphans += [
+        (row.line, f"frame {row.frame} of {of} has no image") for key, row in rows.items() if key not in known
+    ]
+    return rule, [Quarantined(f"{log.path}:{line}", reason) for line, reason in sorted(orphans)]
+
+
+def _read_log_once(path: Path, dialect: str | None) -> ExposureLog:
+    """One log may serve thousands of recordings: it is read again only when it has changed."""
+    status = path.stat()
+    return _cached_log(path, dialect, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_log(path: Path, dialect: str | None, mtime_ns: int, size: int) -> ExposureLog:
+    return read_log(path, dialect, quarantine=True)
+
+
+def _frames_span(start: int, stop: int, rate_hz: Fraction, residual_ns: int = 0) -> Span:
+    return Span(
+        start=start,
+        stop=stop,
+        start_ns=nanoseconds(start, rate_hz),
+        stop_ns=nanoseconds(stop, rate_hz),
+        residual_ns=residual_ns,
+    )
+
+
+def _require_length(found: int, raw: RawFrames, count: int, *, last: bool) -> None:
+    wanted = {count * raw.spike_frames} | ({count * raw.spike_frames - raw.last_short} if last else set())
+    if found not in wanted:
+        expected = " or ".join(map(str, sorted(wanted)))
+        raise FrameError(
+            f"{found} spike frames, expected {expected} ({count} raw frames of {raw.spike_frames})"
+        )
+
+
+def raw_count(recording: Recording, raw: RawFrames) -> int:
+    """How many raw frames make one blurry frame of this sequence.
+
+    Raises:
+        AlignmentError: its name does not say.
+    """
+    match = re.search(raw.pattern, recording.source_name)
+    if match is None or not (match[1] or "").isdecimal():
+        raise AlignmentError(
+            f"sequence {recording.source_name!r} has no number where {raw.pattern!r} looks for one"
+        )
+    return int(match[1])

@@ -1,0 +1,220 @@
+"""Reading Zarr arrays straight from memory-mapped shards.
+
+Each shard is mapped once per process and its index parsed once; an inner chunk's checksum is verified when the chunk
+is first touched. All processes share the system's page cache, and there is no cache of our own to configure.
+"""
+
+import itertools
+import json
+import resource
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StoreError
+from pipeline.shards import CRC_BYTES, MISSING, ArrayLayout, Index, compressor, crc32c_bytes, shard_path
+
+REPAIR = "restore the file from a copy, or build the store again with --overwrite"
+
+
+class MappedArray:
+    """A Zarr v3 array written by `shards`, indexed like numpy with integers and slices of step 1.
+
+    Attributes:
+        path: the array's directory.
+        layout: shapes, type and codec.
+        attributes: what its `zarr.json` carries.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the array in directory `path`.
+
+        Raises:
+            StoreError: there is no such array, or it is not one that this program writes.
+        """
+        self.path = path
+        metadata = read_metadata(path)
+        try:
+            self.layout = _layout_from(metadata)
+            self.attributes: dict[str, Any] = metadata["attributes"]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise StoreError(f"{path / 'zarr.json'}: not an array written by spk: {error!r}") from error
+
+    @property
+    def shape(self) -> Index:
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.layout.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
+        """The selected values; a read-only view of the map when they lie in one uncompressed chunk.
+
+        Raises:
+            IndexError: a position outside the array.
+            StoreError: a shard is missing or damaged.
+        """
+        spans, dropped = self._spans(selection)
+        if any(a == b for a, b in spans):
+            values: npt.NDArray[Any] = np.empty([b - a for a, b in spans], self.dtype)
+        else:
+            values = self._read(spans)
+        return values.reshape([n for axis, n in enumerate(values.shape) if axis not in dropped])
+
+    def _spans(self, selection: Any) -> tuple[list[tuple[int, int]], set[int]]:
+        selection = selection if isinstance(selection, tuple) else (selection,)
+        selection = selection + (slice(None),) * (len(self.shape) - len(selection))
+        spans, dropped = [], set()
+        for axis, (part, size) in enumerate(zip(selection, self.shape, strict=True)):
+            if isinstance(part, slice):
+                start, stop, step = part.indices(size)
+                if step != 1:
+                    raise IndexError(f"step {step} on axis {axis}: only whole spans can be read")
+                spans.append((start, max(start, stop)))
+                continue
+            position = int(part)
+            if not -size <= position < size:
+                raise IndexError(f"{position} on axis {axis} of size {size}")
+            spans.append((position % size, position % size + 1))
+            dropped.add(axis)
+        return spans, dropped
+
+    def _read(self, spans: list[tuple[int, int]]) -> npt.NDArray[Any]:
+        chunk_shape = self.layout.chunk
+        grids = [range(a // c, (b - 1) // c + 1) for (a, b), c in zip(spans, chunk_shape, strict=True)]
+        positions = list(itertools.product(*grids))
+        if len(positions) == 1:
+            origin = [p * c for p, c in zip(positions[0], chunk_shape, strict=True)]
+            inside = tuple(slice(a - o, b - o) for (a, b), o in zip(spans, origin, strict=True))
+            return self._chunk(positions[0])[inside]
+        values = np.empty([b - a for a, b in spans], self.dtype)
+        for position in positions:
+            target, source = [], []
+            for (a, b), p, c in zip(spans, position, chunk_shape, strict=True):
+                first, last = max(a, p * c), min(b, (p + 1) * c)
+                target.append(slice(first - a, last - a))
+                source.append(slice(first - p * c, last - p * c))
+            values[tuple(target)] = self._chunk(position)[tuple(source)]
+        return values
+
+    def _chunk(self, position: Index) -> npt.NDArray[Any]:
+        per_shard = self.layout.chunks_per_shard
+        shard = tuple(p // n for p, n in zip(position, per_shard, strict=True))
+        number = int(
+            np.ravel_multi_index([p % n for p, n in zip(position, per_shard, strict=True)], per_shard)
+        )
+        data = _MAPS.get(shard_path(self.path, shard), self.layout).chunk(number)
+        if self.layout.codec != "none":
+            data = np.frombuffer(compressor(self.layout.codec).decode(data), np.uint8)
+        return data.view(self.dtype).reshape(self.layout.chunk)
+
+
+class _MappedShard:
+    """One mapped shard file, its parsed index, and which of its chunks have been verified."""
+
+    def __init__(self, path: Path, layout: ArrayLayout) -> None:
+        self._path = path
+        self._layout = layout
+        try:
+            self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: shard cannot be read: {error}", REPAIR) from error
+        if len(self._bytes) < layout.index_bytes:
+            raise StoreError(f"{path}: {len(self._bytes)} bytes are too few for a shard's index", REPAIR)
+        index = self._bytes[-layout.index_bytes : -CRC_BYTES]
+        if crc32c_bytes(index.tobytes()) != self._bytes[-CRC_BYTES:].tobytes():
+            raise StoreError(f"{path}: the shard's index does not match its checksum", REPAIR)
+        self._index = index.view("<u8").reshape(-1, 2) if index.ctypes.data % 8 == 0 else _aligned(index)
+        self._verified = np.zeros(len(self._index), bool)
+
+    def chunk(self, number: int) -> npt.NDArray[np.uint8]:
+        """The encoded bytes of an inner chunk, without checksum, verified."""
+        offset, length = (int(value) for value in self._index[number])
+        if offset == int(MISSING):
+            raise StoreError(f"{self._path}: inner chunk {number} was never written", REPAIR)
+        end = offset + length
+        data = self._bytes[offset : end - CRC_BYTES]
+        if not self._verified[number]:
+            if end > len(self._bytes) or crc32c_bytes(data) != self._bytes[end - CRC_BYTES : end].tobytes():
+                raise StoreError(f"{self._path}: inner chunk {number} does not match its checksum", REPAIR)
+            self._verified[number] = True
+        return data
+
+
+def _aligned(index: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    return np.frombuffer(index.tobytes(), "<u8").reshape(-1, 2)
+
+
+class _Maps:
+    """The shards this process has mapped; the least recently used are let go before descriptors run out."""
+
+    def __init__(self) -> None:
+        self._shards: OrderedDict[Path, _MappedShard] = OrderedDict()
+        self._lock = threading.Lock()
+        self._limit = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+    def get(self, path: Path, layout: ArrayLayout) -> _MappedShard:
+        with self._lock:
+            if path in self._shards:
+                self._shards.move_to_end(path)
+                return self._shards[path]
+        shard = _MappedShard(path, layout)
+        with self._lock:
+            self._shards[path] = shard
+            while len(self._shards) > self._limit:
+                self._shards.popitem(last=False)
+        return shard
+
+    def forget(self, root: Path) -> None:
+        """Unmap everything below `root`, whose files are about to be, or have been, replaced."""
+        with self._lock:
+            for path in [path for path in self._shards if path.is_relative_to(root)]:
+                del self._shards[path]
+
+
+_MAPS = _Maps()
+forget_maps = _MAPS.forget
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the `zarr.json` of a group or array.
+
+    Raises:
+        StoreError: it is not there or not JSON.
+    """
+    file = path / "zarr.json"
+    try:
+        metadata = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"{path}: no Zarr group or array here (zarr.json is missing)") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{file}: cannot be read: {error}", REPAIR) from error
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("attributes", {}), dict):
+        raise StoreError(f"{file}: not a Zarr v3 group or array", REPAIR)
+    return metadata
+
+
+def _layout_from(metadata: dict[str, Any]) -> ArrayLayout:
+    """Read `ArrayLayout.metadata` back; anything it would not write itself is refused."""
+    (sharding,) = metadata["codecs"]
+    settings = sharding["configuration"]
+    codecs = {codec["name"]: codec.get("configuration", {}) for codec in settings["codecs"]}
+    layout = ArrayLayout(
+        shape=tuple(metadata["shape"]),
+        shard=tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"]),
+        chunk=tuple(settings["chunk_shape"]),
+        names=tuple(metadata["dimension_names"]),
+        dtype=metadata["data_type"],
+        codec=codecs["blosc"]["cname"] if "blosc" in codecs else "none",
+    )
+    if layout.metadata(metadata["attributes"]) != metadata:
+        raise ValueError("its codecs or grid differ from what spk writes")
+    return layout

@@ -1,0 +1,96 @@
+"""A screenful about a spike file or a store, as facts and as a picture."""
+
+from collections.abc import Sequence as Many
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.dat import open_spikes
+from pipeline.geometry import GeometryScore
+from pipeline.images import write_png
+from pipeline.mapped import read_metadata
+from pipeline.preview import contact_sheet, tfp, to_grey8, voxel_preview
+from pipeline.spike_format import SpikeFormat
+from pipeline.store import STATS, Sequence, Store
+
+SHOWN_FRAMES = 64
+"""Spike frames that a preview takes the mean of, in the middle of a recording."""
+
+
+def draw_candidates(path: Path, candidates: Many[GeometryScore], picture: Path) -> None:
+    """Draw a `.dat` as it looks when read in each of some ways, side by side in one PNG."""
+    images = [_mean_image(path, one) for one in candidates]
+    labels = [f"{one.height}x{one.width} {one.bit_order} {one.score:.3f}" for one in candidates]
+    write_png(picture, contact_sheet(images, labels))
+
+
+def _mean_image(path: Path, one: GeometryScore) -> Any:
+    fmt = SpikeFormat(height=one.height, width=one.width, rate_hz=Fraction(1))
+    stream = open_spikes(path, replace(fmt, bit_order=one.bit_order, padding=one.padding))
+    middle = len(stream) // 2
+    window = max(0, middle - SHOWN_FRAMES // 2), min(len(stream), middle + SHOWN_FRAMES // 2)
+    return to_grey8(tfp(stream.packed(*window), one.width))
+
+
+def store_facts(store: Store) -> dict[str, Any]:
+    """What `spk inspect STORE` tells: counts, stages, statistics, and a line about every sequence."""
+    sequences = [store.sequence(split, name) for split, name in store.sequence_keys]
+    return {
+        "kind": "store",
+        "sequences": len(sequences),
+        "frames": sum(sequence.num_frames for sequence in sequences),
+        "stages": list(store.stages),
+        "stats": {name: _statistics(store, name) for name in store.voxel_names if _has_statistics(store, name)},
+        "fingerprint": store.fingerprint,
+        "sequences_list": [_sequence_facts(sequence) for sequence in sequences],
+    }
+
+
+def _has_statistics(store: Store, name: str) -> bool:
+    return (store.path / STATS / name / "zarr.json").is_file()
+
+
+def _statistics(store: Store, name: str) -> dict[str, Any]:
+    attributes = read_metadata(store.path / STATS / name)["attributes"]
+    return {key: value for key, value in attributes.items() if key != "histogram"}
+
+
+def _sequence_facts(sequence: Sequence) -> dict[str, Any]:
+    lengths = np.diff(sequence.exposure).ravel()
+    images = sequence.blurry or sequence.sharp
+    same = lengths.min() == lengths.max()
+    return {
+        "split": sequence.split,
+        "name": sequence.name,
+        "frames": sequence.num_frames,
+        "sharp": int(sequence.has_sharp.sum()),
+        "rgb": "x".join(map(str, images.shape[2:])) if images else "none",
+        "spikes": f"{sequence.spikes.shape[0]} of {'x'.join(map(str, sequence.spike_shape))}",
+        "exposure": f"{lengths[0]}" if same else f"{lengths.min()} to {lengths.max()}",
+    }
+
+
+def draw_store(store: Store, picture: Path, rows: int = 6) -> None:
+    """Draw the middle frame of some sequences, spread over the store: blurry, sharp, and the spikes around it."""
+    keys = store.sequence_keys
+    chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, min(rows, len(keys))).astype(int))]
+    images, labels = [], []
+    for split, name in chosen:
+        sequence = store.sequence(split, name)
+        frame = sequence.num_frames // 2
+        start, stop = sequence.exposure[frame]
+        kinds = {"blurry": sequence.blurry, "sharp": sequence.sharp}
+        for kind, array in kinds.items():
+            if array is not None:
+                images.append(array[frame])
+                labels.append(f"{split}/{name} {kind}")
+        images.append(to_grey8(tfp(sequence.spikes[start:stop], sequence.spike_shape[1])))
+        labels.append("spikes, mean of the exposure")
+        if store.voxel_names:
+            counts = sequence.voxels(store.voxel_names[0])[frame]
+            images.append(voxel_preview(counts, around=len(counts) / 2))
+            labels.append("spikes, middle")
+    write_png(picture, contact_sheet(images, labels, columns=len(images) // len(chosen)))

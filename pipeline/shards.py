@@ -1,0 +1,243 @@
+"""Shards of a Zarr v3 array: how they are laid out, encoded and written.
+
+An array is a grid of *shards* (one file each), a shard a grid of *inner chunks* followed by an index of
+(offset, length) pairs. Every inner chunk and the index end in a crc32c, so a flipped bit cannot go unseen. Files
+follow the `sharding_indexed` codec of the Zarr v3 specification and open in any Zarr reader.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.files import atomic_file
+
+Codec = Literal["none", "lz4", "zstd"]
+Index = tuple[int, ...]
+
+MISSING = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""Offset and length, in a shard's index, of an inner chunk that is not there."""
+CRC_BYTES = 4
+TARGET_SHARD_BYTES = 32 << 20
+TARGET_TILE = 128
+SMALLEST_TILE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArrayLayout:
+    """Shape of an array and of its shards and inner chunks.
+
+    Attributes:
+        shape: of the array; `names` names its axes.
+        shard: shape of a shard, a multiple of `chunk` on every axis; the last shard of an axis may be partly empty.
+        chunk: shape of an inner chunk.
+        codec: "none" keeps inner chunks as they are, to be read straight from the map; lz4 and zstd are Blosc with
+            bitshuffle.
+    """
+
+    shape: Index
+    shard: Index
+    chunk: Index
+    names: tuple[str, ...]
+    dtype: Literal["uint8", "int64"] = "uint8"
+    codec: Codec = "none"
+
+    def __post_init__(self) -> None:
+        if not len(self.shape) == len(self.shard) == len(self.chunk) == len(self.names):
+            raise ValueError(f"{self.shape}, {self.shard}, {self.chunk} and {self.names} differ in length")
+        if any(s % c for s, c in zip(self.shard, self.chunk, strict=True)):
+            raise ValueError(f"shards of {self.shard} are not made of whole chunks of {self.chunk}")
+
+    @property
+    def grid(self) -> Index:
+        """How many shards there are along each axis."""
+        return tuple(-(-n // s) for n, s in zip(self.shape, self.shard, strict=True))
+
+    @property
+    def chunks_per_shard(self) -> Index:
+        return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a decoded inner chunk."""
+        return math.prod(self.chunk) * np.dtype(self.dtype).itemsize
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index at the end of a shard, with its checksum."""
+        return 16 * math.prod(self.chunks_per_shard) + CRC_BYTES
+
+    def shards(self) -> Iterator[Index]:
+        """The positions of all shards, last axis fastest."""
+        return itertools.product(*(range(n) for n in self.grid))
+
+    def region(self, shard: Index) -> tuple[slice, ...]:
+        """The part of the array that a shard holds."""
+        spans = zip(shard, self.shard, self.shape, strict=True)
+        return tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in spans)
+
+    def metadata(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """The array's `zarr.json`."""
+        to_bytes: dict[str, Any] = {"name": "bytes"}
+        if self.dtype != "uint8":
+            to_bytes["configuration"] = {"endian": "little"}
+        index_codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+        sharding = {
+            "chunk_shape": list(self.chunk),
+            "codecs": [to_bytes, *_compressor_metadata(self), {"name": "crc32c"}],
+            "index_codecs": index_codecs,
+            "index_location": "end",
+        }
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.shard)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "attributes": attributes,
+            "dimension_names": list(self.names),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A shard that is on disk: its key below the array, its size and the crc32c of all its bytes."""
+
+    key: str
+    size: int
+    crc32c: int
+
+
+def frames_layout(
+    shape: tuple[int, int, int, int], names: tuple[str, ...], *, codec: Codec = "none"
+) -> ArrayLayout:
+    """Layout of (N, C, H, W) uint8 images or voxel grids: tiles of one frame, several frames to a shard."""
+    num_frames, channels, height, width = shape
+    tile = (tile_side(height), tile_side(width))
+    plane = tuple(-(-n // side) * side for n, side in zip((height, width), tile, strict=True))
+    per_shard = max(1, min(num_frames, TARGET_SHARD_BYTES // (channels * math.prod(plane))))
+    shard = (per_shard, channels, *plane)
+    return ArrayLayout(shape=shape, shard=shard, chunk=(1, channels, *tile), names=names, codec=codec)
+
+
+def spikes_layout(shape: tuple[int, int, int], *, codec: Codec = "none") -> ArrayLayout:
+    """Layout of (T, H, ceil(W / 8)) packed spikes: whole frames, some to a chunk, many to a shard."""
+    num_frames, height, row_bytes = shape
+    frame_bytes = height * row_bytes
+    per_chunk = max(1, min(num_frames, (256 << 10) // frame_bytes))
+    chunks = max(1, min(-(-num_frames // per_chunk), TARGET_SHARD_BYTES // (per_chunk * frame_bytes)))
+    names = ("spike_frame", "row", "byte")
+    chunk = (per_chunk, height, row_bytes)
+    shard = (chunks * per_chunk, height, row_bytes)
+    return ArrayLayout(shape=shape, shard=shard, chunk=chunk, names=names, codec=codec)
+
+
+def table_layout(shape: Index, names: tuple[str, ...]) -> ArrayLayout:
+    """Layout of a small int64 table: one shard, one chunk."""
+    whole = tuple(max(1, n) for n in shape)
+    return ArrayLayout(shape=shape, shard=whole, chunk=whole, names=names, dtype="int64")
+
+
+def tile_side(size: int) -> int:
+    """Side of the tiles an axis is cut into: the largest divisor from 64 to 128, else the one that wastes least."""
+    if size <= TARGET_TILE:
+        return size
+    candidates = range(TARGET_TILE, SMALLEST_TILE - 1, -1)
+    return min(candidates, key=lambda side: (-size % side, -side))
+
+
+def shard_path(array: Path, shard: Index) -> Path:
+    """Where a shard of the array in directory `array` lies."""
+    return array.joinpath("c", *map(str, shard))
+
+
+def write_shard(array: Path, layout: ArrayLayout, shard: Index, block: npt.NDArray[Any]) -> Receipt:
+    """Write one shard, whole and durable.
+
+    Args:
+        block: the values of `layout.region(shard)`.
+
+    Raises:
+        ValueError: the block has another shape or type.
+    """
+    region = layout.region(shard)
+    expected = tuple(part.stop - part.start for part in region)
+    if block.shape != expected or block.dtype != np.dtype(layout.dtype):
+        raise ValueError(f"block of {block.dtype} {block.shape}, expected {layout.dtype} {expected}")
+    path = shard_path(array, shard)
+    size, checksum = 0, google_crc32c.Checksum()
+    with atomic_file(path) as file:
+        for part in _encoded_parts(layout, block):
+            file.write(part)
+            checksum.update(part)
+            size += len(part)
+    crc = int.from_bytes(checksum.digest(), "big")
+    return Receipt(path.relative_to(array).as_posix(), size, crc)
+
+
+def crc32c_bytes(data: Any) -> bytes:
+    """The crc32c of `data` as Zarr appends it: 4 bytes, little-endian."""
+    return google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+
+
+def compressor(codec: Codec) -> Any:
+    """The numcodecs Blosc of a codec's name, or None."""
+    if codec == "none":
+        return None
+    from numcodecs import Blosc
+
+    return Blosc(cname=codec, clevel=_CLEVEL[codec], shuffle=Blosc.BITSHUFFLE, typesize=1)
+
+
+_CLEVEL = {"lz4": 5, "zstd": 3}
+
+
+def _compressor_metadata(layout: ArrayLayout) -> list[dict[str, Any]]:
+    if layout.codec == "none":
+        return []
+    level = _CLEVEL[layout.codec]
+    settings = {
+        "cname": layout.codec,
+        "clevel": level,
+        "shuffle": "bitshuffle",
+        "typesize": 1,
+        "blocksize": 0,
+    }
+    return [{"name": "blosc", "configuration": settings}]
+
+
+def _encoded_parts(layout: ArrayLayout, block: npt.NDArray[Any]) -> Iterator[bytes]:
+    """The bytes of a shard: inner chunks in C order, each with its checksum, then the index."""
+    encoder = compressor(layout.codec)
+    index = np.full((math.prod(layout.chunks_per_shard), 2), MISSING, "<u8")
+    offset = 0
+    for number, position in enumerate(itertools.product(*map(range, layout.chunks_per_shard))):
+        starts = [p * c for p, c in zip(position, layout.chunk, strict=True)]
+        if any(start >= n for start, n in zip(starts, block.shape, strict=True)):
+            continue  # beyond the end of the array
+        data = _chunk_bytes(block, starts, layout.chunk)
+        if encoder is not None:
+            data = encoder.encode(data)
+        index[number] = offset, len(data) + CRC_BYTES
+        offset += len(data) + CRC_BYTES
+        yield data
+        yield crc32c_bytes(data)
+    encoded_index = index.tobytes()
+    yield encoded_index
+    yield crc32c_bytes(encoded_index)
+
+
+def _chunk_bytes(block: npt.NDArray[Any], starts: list[int], chunk: Index) -> bytes:
+    part = block[tuple(slice(a, a + c) for a, c in zip(starts, chunk, strict=True))]
+    if part.shape != chunk:
+        part = np.pad(part, [(0, c - n) for c, n in zip(chunk, part.shape, strict=True)])
+    return part.tobytes()

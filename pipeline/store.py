@@ -1,0 +1,269 @@
+"""The store: one plain Zarr v3 group per data set, which each stage adds to.
+
+    STORE/                       attributes: spk_format, name, manifest, splits, stages, provenance, fingerprint
+      <split>/<sequence>/        attributes: frames, sources, arrays, ...
+        spikes         uint8 (T, H, ceil(W / 8))    bits, first pixel in the lowest bit, upright rows
+        blurry, sharp  uint8 (N, 3, H_rgb, W_rgb)
+        exposure       int64 (N, 2) spike-frame spans      exposure_ns  int64 (N, 2)
+        sharp_index    int64 (N,)   spike frame of the sharp instant, -1 where there is no sharp frame
+        voxels/<name>  uint8 (N, K, H, W)           spike counts
+      stats/<name>               attributes: exact histogram of the train split's counts, means, deviations
+
+Every array's `zarr.json` carries a *ledger*: size and crc32c of each of its shards. The root's `stages` hold, for
+each stage and sequence, a digest of the metadata that stage wrote. `open_store` compares them all, so that a missing
+shard, which any Zarr reader would take for zeros, is an error here.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StoreError, UsageError
+from pipeline.mapped import REPAIR, MappedArray, read_metadata
+from pipeline.stats import Normalization, Transform, normalization_from
+
+SPK_FORMAT = 1
+INGEST = "ingest"
+VOXELIZE = "voxelize/"
+STATS = "stats"
+TABLES = ("exposure", "exposure_ns", "sharp_index")
+
+
+class Sequence:
+    """One recording of a store: its frames, spikes and voxel grids, all memory-mapped."""
+
+    def __init__(self, path: Path, split: str, name: str) -> None:
+        self.path = path
+        self.split = split
+        self.name = name
+        self.attributes: dict[str, Any] = read_metadata(path)["attributes"]
+        self.frames: tuple[str, ...] = tuple(self.attributes["frames"])
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
+
+    @property
+    def spike_shape(self) -> tuple[int, int]:
+        """Height and width of a spike frame, in pixels."""
+        height, width = self.attributes["spike_shape"]
+        return height, width
+
+    @functools.cached_property
+    def exposure(self) -> npt.NDArray[np.int64]:
+        """Spike-frame spans [start, stop) of the exposures: (N, 2)."""
+        return self._table("exposure")
+
+    @functools.cached_property
+    def exposure_ns(self) -> npt.NDArray[np.int64]:
+        """The exposures on the spike clock: (N, 2) nanoseconds."""
+        return self._table("exposure_ns")
+
+    @functools.cached_property
+    def sharp_index(self) -> npt.NDArray[np.int64]:
+        """Spike frame of each sharp instant: (N,), -1 where there is no sharp frame."""
+        return self._table("sharp_index")
+
+    @functools.cached_property
+    def has_sharp(self) -> npt.NDArray[np.bool_]:
+        """Which frames have a sharp one to compare with: (N,). The others are test-only."""
+        return (
+            self.sharp_index >= 0 if "sharp" in self.attributes["arrays"] else np.zeros(self.num_frames, bool)
+        )
+
+    @functools.cached_property
+    def spikes(self) -> MappedArray:
+        """Packed spikes: (T, H, ceil(W / 8)) uint8."""
+        return self._array("spikes")
+
+    @functools.cached_property
+    def blurry(self) -> MappedArray | None:
+        """Blurry frames: (N, 3, H_rgb, W_rgb) uint8, or None where the data set has none."""
+        return self._array("blurry") if "blurry" in self.attributes["arrays"] else None
+
+    @functools.cached_property
+    def sharp(self) -> MappedArray | None:
+        """Sharp frames: (N, 3, H_rgb, W_rgb) uint8, or None. Zeros where `has_sharp` is false."""
+        return self._array("sharp") if "sharp" in self.attributes["arrays"] else None
+
+    def voxels(self, name: str) -> MappedArray:
+        """Spike counts: (N, K, H, W) uint8.
+
+        Raises:
+            StoreError: no voxel grids of that name.
+        """
+        return self._array(f"voxels/{name}")
+
+    def _array(self, name: str) -> MappedArray:
+        return MappedArray(self.path / name)
+
+    def _table(self, name: str) -> npt.NDArray[np.int64]:
+        return np.array(self._array(name)[:])
+
+
+class Store:
+    """A store that was found to be whole when it was opened. Use `open_store`.
+
+    Attributes:
+        path: its directory.
+        name: of the data set.
+        splits: sequence names of each split.
+        stages: names of the finished stages: "ingest", "voxelize/<name>".
+        fingerprint: identifies its content.
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+        self.path = path
+        self.attributes = attributes
+        self.name: str = attributes["name"]
+        self.splits: dict[str, tuple[str, ...]] = {
+            s: tuple(names) for s, names in attributes["splits"].items()
+        }
+        self.stages: tuple[str, ...] = tuple(attributes["stages"])
+        self.fingerprint: str = attributes["fingerprint"]
+
+    @property
+    def scale(self) -> int:
+        """RGB pixels per spike pixel, along a side."""
+        return int(self.attributes["scale"])
+
+    @property
+    def voxel_names(self) -> tuple[str, ...]:
+        """Names of the voxel grids that are complete."""
+        return tuple(stage.removeprefix(VOXELIZE) for stage in self.stages if stage.startswith(VOXELIZE))
+
+    @property
+    def sequence_keys(self) -> list[tuple[str, str]]:
+        """(split, sequence) of every sequence."""
+        return [(split, name) for split, names in self.splits.items() for name in names]
+
+    def sequence(self, split: str, name: str) -> Sequence:
+        """Open one sequence.
+
+        Raises:
+            UsageError: the store has no such sequence.
+        """
+        if name not in self.splits.get(split, ()):
+            known = {split: len(names) for split, names in self.splits.items()}
+            raise UsageError(f"{self.path}: no sequence {split}/{name}; sequences per split: {known}")
+        return Sequence(self.path / split / name, split, name)
+
+    def sequences(self, split: str) -> list[Sequence]:
+        """All sequences of a split; none if the store does not have the split."""
+        return [self.sequence(split, name) for name in self.splits.get(split, ())]
+
+    def voxel_name(self, wanted: str | None = None) -> str:
+        """`wanted` if the store has it; the only one there is if None.
+
+        Raises:
+            StoreError: no such voxel grids, or several to choose from.
+        """
+        names = self.voxel_names
+        if wanted in names or (wanted is None and len(names) == 1):
+            return wanted or names[0]
+        if not names:
+            raise StoreError(f"{self.path}: has no voxel grids yet", f"spk voxelize {self.path}")
+        problem = f"no voxel grids {wanted!r}" if wanted else "several voxel grids to choose from"
+        raise StoreError(f"{self.path}: {problem}; there are: {', '.join(names)}", f"set voxels={names[0]}")
+
+    def normalization(self, voxels: str, transform: Transform | None = None) -> Normalization:
+        """Statistics of the train split's counts as the normalization to apply when they are read.
+
+        Raises:
+            StoreError: the store has no statistics of that name, because it has no train split.
+        """
+        group = self.path / STATS / voxels
+        if not (group / "zarr.json").is_file():
+            raise StoreError(
+                f"{self.path}: no statistics of {voxels!r}: it has no train split to take them from"
+            )
+        return normalization_from(read_metadata(group)["attributes"], transform)
+
+
+def open_store(path: Path, *, check: bool = True) -> Store:
+    """Open a store whose ingest is finished, and check that every shard of every stage is there, at its size.
+
+    Args:
+        check: compare metadata digests and file sizes; only `spk inspect` of a damaged store goes without.
+
+    Raises:
+        StoreError: no store there, unfinished, of another format version, or with files missing or changed.
+    """
+    path = Path(path)
+    if not (path / "zarr.json").is_file():
+        raise StoreError(f"{path}: no store here", f"spk ingest RAW -o {path} --manifest NAME")
+    attributes = read_metadata(path)["attributes"]
+    version = attributes.get("spk_format")
+    if version != SPK_FORMAT:
+        raise StoreError(
+            f"{path}: spk_format is {version!r}, this program reads {SPK_FORMAT}", "ingest it again"
+        )
+    if INGEST not in attributes.get("stages", {}):
+        raise StoreError(
+            f"{path}: its ingest did not finish", "run the same spk ingest command again: it resumes"
+        )
+    store = Store(path, attributes)
+    if check:
+        for stage, record in attributes["stages"].items():
+            _check_stage(store, stage, record)
+    return store
+
+
+def _check_stage(store: Store, stage: str, record: dict[str, Any]) -> None:
+    digests = record["sequences"]
+    missing = [f"{split}/{name}" for split, name in store.sequence_keys if f"{split}/{name}" not in digests]
+    if missing:
+        raise StoreError(
+            f"{store.path}: stage {stage} lacks {missing[0]} and {len(missing) - 1} more", "run it again"
+        )
+    for key, digest in digests.items():
+        groups = stage_nodes(store.path / key, stage)
+        if metadata_digest(groups) != digest:
+            raise StoreError(f"{store.path / key}: metadata changed since stage {stage} wrote it", REPAIR)
+        for group in groups:
+            check_sizes(group)
+    if (
+        "stats" in record
+        and metadata_digest([store.path / STATS / stage.removeprefix(VOXELIZE)]) != record["stats"]
+    ):
+        raise StoreError(f"{store.path}: statistics changed since stage {stage} wrote them", REPAIR)
+
+
+def stage_nodes(sequence: Path, stage: str) -> list[Path]:
+    """The groups and arrays of a sequence whose metadata a stage writes."""
+    if stage != INGEST:
+        return [sequence / "voxels" / stage.removeprefix(VOXELIZE)]
+    arrays = read_metadata(sequence)["attributes"].get("arrays", [])
+    return [sequence, *(sequence / str(name) for name in arrays)]
+
+
+def metadata_digest(nodes: Iterable[Path]) -> str:
+    """SHA-256 over the `zarr.json` of some groups and arrays."""
+    digest = hashlib.sha256()
+    for node in nodes:
+        try:
+            digest.update((node / "zarr.json").read_bytes())
+        except OSError as error:
+            raise StoreError(f"{node}: its zarr.json is missing: {error}", REPAIR) from error
+    return digest.hexdigest()
+
+
+def check_sizes(node: Path) -> None:
+    """Compare the files of an array with its ledger.
+
+    Raises:
+        StoreError: a shard is missing or has another size.
+    """
+    for key, (size, _) in read_metadata(node)["attributes"].get("ledger", {}).items():
+        shard = node / key
+        try:
+            found = shard.stat().st_size
+        except OSError:
+            raise StoreError(f"{shard}: shard is missing", REPAIR) from None
+        if found != size:
+            raise StoreError(f"{shard}: {found} bytes, but {size} were written", REPAIR)

@@ -1,0 +1,189 @@
+"""`spk voxelize`: spike counts per time bin for every exposure of a store, and the statistics of the train split."""
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.building import ArrayJob, Built, Region, StoreBuilder, build_piece
+from pipeline.errors import UsageError
+from pipeline.reports import Progress, StageReport, no_progress
+from pipeline.shards import Codec, frames_layout
+from pipeline.stats import CountHistogram, stats_attributes
+from pipeline.store import INGEST, STATS, VOXELIZE, Sequence, Store, metadata_digest, open_store
+from pipeline.tasks import run_all
+from pipeline.voxels import MAX_FRAMES_PER_BIN, bin_packed, frames_per_bin
+
+log = logging.getLogger(__name__)
+
+TRAIN = "train"
+BIN_RULE = (
+    "frame j of the n frames of an exposure is counted in bin floor(j * K / n); no other frames are counted"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoxelBlocks:
+    """The voxel grids of one sequence, counted from its packed spikes."""
+
+    sequence: Path
+    num_bins: int
+
+    def block(self, region: Region) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+        """Counts (n, K, H, W) of the exposures in `region`, and their histogram."""
+        sequence = Sequence(self.sequence, self.sequence.parent.name, self.sequence.name)
+        width = sequence.spike_shape[1]
+        spans = sequence.exposure[region[0]]
+        counts = np.stack([bin_packed(sequence.spikes[a:b], self.num_bins, width) for a, b in spans])
+        return counts, {"histogram": CountHistogram.of(counts).bins.tolist()}
+
+
+def voxelize(
+    store: Path,
+    *,
+    num_bins: int = 32,
+    name: str | None = None,
+    codec: Codec = "none",
+    workers: int = 2,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    scheduler: str | None = None,
+    progress: Progress = no_progress,
+) -> StageReport:
+    """Add voxel grids of `num_bins` bins to a store, with the exact statistics of its train split.
+
+    What is there already, from the same spikes and settings, is left alone.
+
+    Args:
+        name: of the grids in the store; "k32" for 32 bins.
+        codec: "none" for grids that are read straight from the map; "lz4", "zstd" for small disks.
+        overwrite: count again even what is finished.
+
+    Raises:
+        UsageError: a bin would hold more frames than uint8 can count.
+        StoreError: the store is missing, damaged, or being written.
+    """
+    started = time.monotonic()
+    opened = open_store(store)
+    name = name or f"k{num_bins}"
+    if not name.replace("_", "").replace("-", "").isalnum():
+        raise UsageError(f"--name {name!r}: use letters, digits, - and _")
+    sequences = [opened.sequence(split, key) for split, key in opened.sequence_keys]
+    jobs = [_job(opened, sequence, num_bins, name, codec) for sequence in sequences]
+    todo = [job for job in jobs if overwrite or not job.is_finished()]
+    run = functools.partial(
+        run_all,
+        build_piece,
+        workers=workers,
+        scheduler=scheduler,
+        progress=progress,
+        what=f"voxel grids {name}",
+    )
+    report = StageReport(
+        store=Path(store),
+        sequences=len(jobs),
+        frames=sum(sequence.num_frames for sequence in sequences),
+        written=sum(job.num_shards for job in todo),
+        skipped=sum(job.num_shards for job in jobs if job not in todo),
+        num_bytes=sum(job.num_bytes for job in todo),
+        quarantined=(),
+        seconds=0.0,
+    )
+    if dry_run or (not todo and VOXELIZE + name in opened.stages):
+        return report
+    built = _write(opened, name, num_bins, jobs, todo, run, overwrite)
+    return dataclasses.replace(
+        report,
+        written=sum(one.written for one in built),
+        skipped=sum(job.num_shards for job in jobs) - sum(one.written for one in built),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _write(
+    store: Store,
+    name: str,
+    num_bins: int,
+    jobs: Many[ArrayJob],
+    todo: Many[ArrayJob],
+    run: Any,
+    overwrite: bool,
+) -> list[Built]:
+    with StoreBuilder(store.path, VOXELIZE + name) as builder:
+        builder.begin(outdated=[])
+        for job in todo:
+            builder.write_group(job.array.parent, {})
+        if overwrite:
+            builder.forget_receipts()
+        built = builder.build(todo, run)
+        record: dict[str, Any] = {
+            "parameters": {"num_bins": num_bins, "rule": BIN_RULE},
+            "sequences": {_key(store, job): metadata_digest([job.array]) for job in jobs},
+        }
+        histogram = _train_histogram(store, name)
+        if histogram.num_values:
+            group = store.path / STATS / name
+            builder.write_group(store.path / STATS, {})
+            builder.write_group(group, stats_attributes(histogram, num_bins=num_bins, split=TRAIN))
+            record["stats"] = metadata_digest([group])
+        else:
+            log.warning(
+                "%s has no train split: voxel grids without statistics cannot be trained on", store.path
+            )
+        attributes = {key: value for key, value in store.attributes.items() if key != "stages"}
+        stages = {key: value for key, value in store.attributes["stages"].items() if key != VOXELIZE + name}
+        builder.commit(attributes | {"stages": stages}, record)
+    return built
+
+
+def _job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Codec) -> ArrayJob:
+    lengths = np.unique(np.diff(sequence.exposure))
+    if -(-int(lengths.max()) // num_bins) > MAX_FRAMES_PER_BIN:
+        raise UsageError(
+            f"{sequence.path}: {num_bins} bins of an exposure of {lengths.max()} spike frames hold more than"
+            f" {MAX_FRAMES_PER_BIN} each",
+            f"use --bins {-(-int(lengths.max()) // MAX_FRAMES_PER_BIN)} or more",
+        )
+    if lengths.min() < num_bins:
+        log.warning(
+            "%s: exposures of %d spike frames leave some of %d bins empty",
+            sequence.path,
+            lengths.min(),
+            num_bins,
+        )
+    shape = (sequence.num_frames, num_bins, *sequence.spike_shape)
+    return ArrayJob(
+        array=sequence.path / "voxels" / name,
+        layout=frames_layout(shape, ("frame", "bin", "row", "column"), codec=codec),
+        source=VoxelBlocks(sequence=sequence.path, num_bins=num_bins),
+        inputs=store.attributes["stages"][INGEST]["sequences"][f"{sequence.split}/{sequence.name}"],
+        attributes={
+            "num_bins": num_bins,
+            "rule": BIN_RULE,
+            "frames_per_bin": {str(n): frames_per_bin(int(n), num_bins).tolist() for n in lengths},
+        },
+        summarise=_sum_histograms,
+    )
+
+
+def _sum_histograms(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    total = np.sum([summary["histogram"] for summary in summaries], axis=0, dtype=np.int64)
+    return {"histogram": total.tolist()}
+
+
+def _train_histogram(store: Store, name: str) -> CountHistogram:
+    total = CountHistogram.empty()
+    for sequence in store.sequences(TRAIN):
+        total += CountHistogram(np.array(sequence.voxels(name).attributes["histogram"], np.int64))
+    return total
+
+
+def _key(store: Store, job: ArrayJob) -> str:
+    return job.array.parent.parent.relative_to(store.path).as_posix()

@@ -1,0 +1,103 @@
+"""Golden vectors of the network, read from the shared folder beside the repository where there is one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model.network import NetworkConfig
+
+_GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+
+
+class GoldenSet(NamedTuple):
+    config: NetworkConfig
+    hook: dict[str, list[float]]
+    state: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+    grad_norms: dict[str, float]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small only lose time to a second thread, a hundredfold on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    if not _GOLDEN.is_dir():
+        pytest.skip(f"no golden vectors at {_GOLDEN}")
+    return _GOLDEN
+
+
+@pytest.fixture(scope="module", params=["pa2_t6", "pa4_t5_odd"])
+def golden(request: pytest.FixtureRequest, golden_folder: Path) -> GoldenSet:
+    folder = golden_folder / "vrt" / request.param
+    description = json.loads((folder / "config.json").read_text())
+    state = load_file(folder / "state_dict.safetensors")
+    state |= load_file(folder.parent / "spynet_random.safetensors")
+    state["spynet.mean"] = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    state["spynet.std"] = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    omitted = description["omitted_index_buffers"]
+    if isinstance(omitted, str):
+        omitted = json.loads(omitted.replace("'", '"'))
+    if omitted:
+        tables = load_file(folder / "index_tables.safetensors")
+        state |= {key: tables[table].long() for key, table in omitted.items()}
+    return GoldenSet(
+        config=config_of(description["config"]),
+        hook=description["hook"],
+        state=state,
+        tensors=load_file(folder / "golden.safetensors"),
+        grad_norms=json.loads((folder / "grad_norms.json").read_text()),
+    )
+
+
+@pytest.fixture(scope="session")
+def official_config(golden_folder: Path) -> NetworkConfig:
+    listing = json.loads((golden_folder / "vrt" / "official_keys_deblur.json").read_text())
+    return config_of(listing["config"])
+
+
+@pytest.fixture
+def tiny() -> Any:
+    """Make the configuration of a network that runs in a fraction of a second."""
+
+    def make(**changes: Any) -> NetworkConfig:
+        small: dict[str, Any] = {
+            "embed_dims": (8,) * 9,
+            "depths": (2,) * 7 + (1, 1),
+            "num_heads": (2,) * 9,
+            "window": (2, 2, 2),
+            "indep_reconsts": (8,),
+            "mul_attn_ratio": 0.5,
+            "deformable_groups": 2,
+            "flow": "none",
+            "spike_channels": (4, 8, 8, 8),
+        }
+        return NetworkConfig(**(small | changes))
+
+    return make
+
+
+def config_of(arguments: dict[str, Any]) -> NetworkConfig:
+    """The published constructor's arguments as ours."""
+    return NetworkConfig(
+        fusion="none",
+        embed_dims=tuple(arguments["embed_dims"]),
+        depths=tuple(arguments["depths"]),
+        num_heads=tuple(arguments["num_heads"]),
+        window=tuple(arguments["window_size"]),
+        indep_reconsts=tuple(arguments["indep_reconsts"]),
+        pa_frames=arguments["pa_frames"],
+        deformable_groups=arguments["deformable_groups"],
+    )

@@ -1,0 +1,22 @@
+import time
+
+import pytest
+
+from model.pace import Pace
+
+
+def test_counts_steps_and_waiting_and_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    pace = Pace()
+    for _ in range(4):
+        with pace.waiting():
+            now[0] += 1.0
+        now[0] += 3.0
+        pace.done()
+        with pace.paused():
+            now[0] += 50.0
+    assert pace.lap() == pytest.approx((4 / 16, 0.25))
+    now[0] += 2.0
+    pace.done()
+    assert pace.lap() == pytest.approx((0.5, 0.0))

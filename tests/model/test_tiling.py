@@ -1,0 +1,200 @@
+"""Tiled and streamed restoration equals restoration of the whole, and fits the memory there is."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.tiling import Tiling, blending_weights, cut, restore_tiled
+
+
+def pixelwise(blurry: Tensor, voxels: Tensor | None) -> Tensor:
+    """A network that looks at single pixels only."""
+    return torch.sin(blurry * 3.3) if voxels is None else blurry * 0.7 + voxels.sum(dim=2, keepdim=True)
+
+
+class SmallConv(nn.Module):
+    """Two 3 x 3 x 3 convolutions with zero padding: two pixels and two frames to every side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv3d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 3, 3, padding=1)
+        ).double()
+
+    def forward(self, blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        return self.layers(blurry.transpose(1, 2)).transpose(1, 2)
+
+
+def frames(n: int = 7, height: int = 72, width: int = 56) -> Tensor:
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def stacked(*arguments, **keywords) -> Tensor:
+    with torch.inference_mode():
+        return torch.stack(list(restore_tiled(*arguments, **keywords)))
+
+
+@pytest.mark.parametrize(
+    ("length", "piece", "overlap", "unit"),
+    [
+        (72, 32, 8, 8),
+        (100, 32, 16, 8),
+        (97, 40, 8, 8),
+        (7, 5, 2, 1),
+        (1111, 5, 2, 1),
+        (720, 264, 32, 24),
+        (33, 32, 0, 8),
+    ],
+)
+def test_pieces_cover_everything_in_order_and_overlap_enough(length, piece, overlap, unit):
+    spans = cut(length, piece, overlap, unit)
+    assert spans[0][0] == 0 and spans[-1][1] == length
+    assert all(start % unit == 0 and stop - start <= piece for start, stop in spans)
+    assert all(a[1] - b[0] >= overlap and a[0] < b[0] for a, b in itertools.pairwise(spans))
+    total = torch.zeros(length, dtype=torch.float64)
+    for (start, stop), weight in zip(spans, blending_weights(spans, overlap), strict=True):
+        assert (weight >= 0).all()
+        total[start:stop] += weight
+    assert (total == 1).all()
+
+
+def test_one_piece_when_it_all_fits():
+    assert cut(5, 5, 2) == [(0, 5)]
+    assert cut(3, 5, 2) == [(0, 3)]
+
+
+def test_known_cut():
+    # Two tiles of 32 in 50 pixels: the second starts at the first multiple of 8 from which it reaches the end.
+    assert cut(50, 32, 8, 8) == [(0, 32), (24, 50)]
+
+
+def test_outer_quarters_of_an_overlap_have_no_weight_and_the_fade_is_smooth():
+    left, right = blending_weights([(0, 32), (16, 48)], overlap=16)
+    assert (left[-4:] == 0).all() and (right[:4] == 0).all()
+    fade = left[16:32]
+    assert fade[:4].tolist() == [1] * 4
+    assert fade.diff().abs().max() < 0.25
+    assert torch.equal(fade + right[:16], torch.ones(16, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "tiling", [Tiling(tile=32, overlap=8), Tiling(tile=24, overlap=12, num_frames=4, overlap_frames=1)]
+)
+def test_a_pixelwise_network_gives_exactly_the_same_bits(tiling):
+    blurry = frames()
+    expected = pixelwise(blurry[None], None)[0].double()
+    assert torch.equal(stacked(pixelwise, blurry, None, tiling), expected)
+
+
+def test_each_tile_gets_the_spikes_beneath_it():
+    blurry = frames(n=4, height=96, width=72)
+    counts = torch.randint(0, 9, (4, 2, 32, 24), dtype=torch.uint8)
+
+    def network(part: Tensor, voxels: Tensor | None) -> Tensor:
+        up = voxels.repeat_interleave(3, dim=3).repeat_interleave(3, dim=4)
+        return pixelwise(part, up)
+
+    restored = stacked(
+        network, blurry, counts.numpy(), Tiling(tile=48, overlap=16, num_frames=3, overlap_frames=1), scale=3
+    )
+    assert torch.equal(restored, network(blurry[None], counts[None])[0].double())
+
+
+def test_a_small_network_does_not_notice_the_cuts():
+    network, blurry = SmallConv(), frames().double()
+    with torch.inference_mode():
+        whole = network(blurry[None], None)[0]
+    tiled = stacked(network, blurry, None, Tiling(tile=32, overlap=8, num_frames=7, overlap_frames=0))
+    assert (tiled - whole).abs().max() < 1e-12
+    # In time the two convolutions reach two frames: a quarter of an overlap of eight.
+    long = frames(n=24, height=16, width=16).double()
+    with torch.inference_mode():
+        whole = network(long[None], None)[0]
+    clipped = stacked(network, long, None, Tiling(num_frames=16, overlap_frames=8))
+    assert (clipped - whole).abs().max() < 1e-12
+
+
+def test_too_small_an_overlap_shows():
+    network, blurry = SmallConv(), frames(height=64, width=64).double()
+    with torch.inference_mode():
+        whole = network(blurry[None], None)[0]
+    tiled = stacked(network, blurry, None, Tiling(tile=32, overlap=0, num_frames=7, overlap_frames=0))
+    assert (tiled - whole).abs().max() > 1e-3
+
+
+def test_memory_and_reads_are_bounded_by_one_clip():
+    """Frames come out before later ones are read, and never is more than a clip asked for."""
+    reads: list[tuple[int, int]] = []
+
+    class Watched:
+        shape = (40, 3, 16, 16)
+
+        def __getitem__(self, selection):
+            clip, _, rows, columns = selection
+            reads.append((clip.start, clip.stop))
+            return np.zeros(
+                (clip.stop - clip.start, 3, rows.stop - rows.start, columns.stop - columns.start),
+                np.uint8,
+            )
+
+    stream = restore_tiled(pixelwise, Watched(), None, Tiling(num_frames=5, overlap_frames=2))
+    next(stream)
+    assert reads == [(0, 5)]
+    assert len(list(stream)) == 39
+    assert max(stop - start for start, stop in reads) == 5
+
+
+def test_out_of_memory_halves_the_tiles_and_keeps_them_small(caplog):
+    sizes: list[int] = []
+
+    def hungry(blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        sizes.append(blurry.shape[-1])
+        if blurry.shape[-1] > 70:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pixelwise(blurry, voxels)
+
+    blurry = frames(n=8, height=160, width=256)
+    tiling = Tiling(overlap=16, num_frames=4, overlap_frames=0)
+    assert torch.equal(stacked(hungry, blurry, None, tiling), pixelwise(blurry[None], None)[0].double())
+    assert sizes[:2] == [256, 128]
+    assert set(sizes[2:]) <= {64}
+    assert "going on with 64" in caplog.text
+
+
+def test_out_of_memory_at_the_smallest_tile_is_an_error():
+    def starving(blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        stacked(starving, frames(), None, Tiling())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tile": 30},
+        {"tile": 0},
+        {"tile": 32, "overlap": 17},
+        {"overlap": -1},
+        {"num_frames": 0},
+        {"num_frames": 3, "overlap_frames": 2},
+    ],
+)
+def test_refuses_tilings_that_cannot_work(settings):
+    with pytest.raises(ValueError, match=next(reversed(settings))):
+        Tiling(**settings)
+
+
+def test_refuses_spikes_of_another_size_and_tiles_off_the_scale():
+    with pytest.raises(ValueError, match="do not fit"):
+        stacked(pixelwise, frames(), torch.zeros(7, 2, 35, 28), Tiling(), scale=2)
+    with pytest.raises(ValueError, match="multiples of 24"):
+        stacked(pixelwise, frames(width=57), torch.zeros(7, 2, 24, 19), Tiling(tile=32, overlap=8), scale=3)
+
+
+def test_an_empty_sequence_restores_to_nothing():
+    assert list(restore_tiled(pixelwise, frames(n=0), None, Tiling())) == []

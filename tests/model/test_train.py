@@ -1,0 +1,221 @@
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from model.checkpoint import load_network, read_info
+from model.checkpoint_file import load_tensors
+from model.losses import LossConfig
+from model.network import NetworkConfig
+from model.optim import OptimConfig
+from model.train import TrainReport, train
+from model.train_config import TrainConfig
+from pipeline.clips import ClipConfig
+from pipeline.config import load_config
+from pipeline.errors import CheckpointError, StoreError, UsageError
+from pipeline.ingest import ingest
+from pipeline.manifest import read_manifest
+from pipeline.rig import RigConfig
+from pipeline.scenes import SceneConfig
+from pipeline.simulate import simulate_scenes
+from pipeline.voxelize import voxelize
+
+NETWORK = NetworkConfig(
+    embed_dims=(4,) * 8,
+    depths=(1,) * 8,
+    num_heads=(1,) * 8,
+    window=(2, 2, 2),
+    indep_reconsts=(),
+    mul_attn_ratio=1.0,
+    deformable_groups=1,
+    flow="none",
+    drop_path_rate=0.3,
+    spike_channels=(4, 4, 4, 4),
+    spike_heads=1,
+    fusion_heads=1,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors are quickest on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_store(folder: Path, val: int) -> Path:
+    rig = RigConfig(num_frames=3, exposure_frames=12, gap_frames=4)
+    scenes = SceneConfig(height=32, width=32, train=2, val=val, test=1, objects=(1, 1), rig=rig)
+    simulate_scenes(folder / "raw", scenes)
+    ingest(folder / "raw", folder / "store", read_manifest("simulated"), workers=1)
+    voxelize(folder / "store", num_bins=4, workers=1)
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("with_val"), val=1)
+
+
+@pytest.fixture(scope="module")
+def whole(store: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
+    """A run that nothing interrupted."""
+    return train(config(store), tmp_path_factory.mktemp("whole") / "run")
+
+
+def config(store: Path, **changes: object) -> TrainConfig:
+    values = TrainConfig(
+        store=store,
+        steps=6,
+        log_every=1,
+        validate_every=3,
+        checkpoint_every=2,
+        sample_every=6,
+        clip=ClipConfig(num_frames=2, crop=16),
+        network=NETWORK,
+        loss=LossConfig(perceptual_weight=0.0),
+        optim=OptimConfig(lr=2e-3, warmup_steps=2, ema_decay=0.9),
+    )
+    return replace(values, **changes)
+
+
+def test_leaves_a_complete_run_folder(store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done: list[int] = []
+    report = train(config(store), run, progress=lambda n, total, what: done.append(n))
+    assert report.step == 6 and not report.interrupted and done == [1, 2, 3, 4, 5, 6]
+    assert report.to_json() == {
+        "run": str(run),
+        "step": 6,
+        "loss": report.loss,
+        "val_psnr": report.val_psnr,
+        "checkpoint": str(run / "checkpoints" / "best.safetensors"),
+    }
+    assert load_config(TrainConfig, run / "config.yaml") == replace(config(store), voxels="k4")
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["sessions"][0]["versions"]["torch"] == torch.__version__
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert lines[3]["val_frames"] == 3 and lines[-2]["loss"] == report.loss
+    assert "val PSNR" in (run / "log.txt").read_text()
+    assert Image.open(run / "samples" / "step_000006.png").size == (3 * 16 + 2 * 4, 16)
+    assert list((run / "tensorboard").iterdir())
+    info = read_info(run / "checkpoints" / "last.safetensors")
+    assert info.step == 6 and info.best["val_psnr"] == report.val_psnr and info.averaged
+
+
+def test_the_checkpoint_makes_the_network_again(store: Path, tmp_path: Path) -> None:
+    train(config(store, steps=2, validate_every=0, sample_every=0), tmp_path / "run")
+    network, info = load_network(tmp_path / "run")
+    assert info.num_bins == 4 and info.voxels == "k4" and info.normalization.num_bins == 4
+    with torch.no_grad():
+        assert network(torch.rand(1, 2, 3, 16, 16), torch.rand(1, 2, 4, 8, 8)).isfinite().all()
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5])
+def test_an_interrupted_run_goes_on_to_the_same_weights_bit_for_bit(
+    store: Path, whole: TrainReport, tmp_path: Path, stop: int
+) -> None:
+    first = train(config(store), tmp_path / "run", stop_at=stop)
+    assert first.interrupted and first.step == stop
+    torch.rand(17)  # whatever the generator did in between
+    second = train(config(store, log_every=2, workers=1), tmp_path / "run", resume=True)
+    assert (second.step, second.loss, second.val_psnr) == (6, whole.loss, whole.val_psnr)
+    for name in ("last", "best"):
+        one, two = (
+            load_tensors(run / "checkpoints" / f"{name}.safetensors") for run in (whole.run, tmp_path / "run")
+        )
+        assert one.keys() == two.keys()
+        assert not [key for key in one if not torch.equal(one[key], two[key])]
+
+
+def test_a_signal_ends_the_run_with_a_checkpoint(store: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int, what: str) -> None:
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    report = train(config(store, checkpoint_every=0), tmp_path / "run", progress=interrupt)
+    assert report.interrupted and report.step == 2 and report.checkpoint.is_file()
+    assert "--resume" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_finished_run_says_so_again(store: Path, tmp_path: Path) -> None:
+    quick = config(store, steps=2, validate_every=0, sample_every=0)
+    first = train(quick, tmp_path / "run")
+    assert train(quick, tmp_path / "run", resume=True) == first
+    assert first.val_psnr is None and first.checkpoint.name == "last.safetensors"
+
+
+def test_goes_on_longer_but_not_with_other_settings(store: Path, tmp_path: Path) -> None:
+    quick = config(store, steps=2, validate_every=0, sample_every=0)
+    train(quick, tmp_path / "run")
+    for changes in ({"seed": 1}, {"batch_size": 2}, {"network": replace(NETWORK, drop_path_rate=0.0)}):
+        with pytest.raises(UsageError, match="other settings") as caught:
+            train(replace(quick, **changes), tmp_path / "run", resume=True)
+        assert len(caught.value.problem.splitlines()) == 2
+    assert train(replace(quick, steps=3), tmp_path / "run", resume=True).step == 3
+
+
+def test_refuses_another_store_of_the_same_name(store: Path, tmp_path: Path) -> None:
+    quick = config(store, steps=1, validate_every=0, sample_every=0)
+    train(quick, tmp_path / "run")
+    other = make_store(tmp_path, val=0)
+    with pytest.raises(UsageError, match="store fingerprint"):
+        train(replace(quick, store=other), tmp_path / "run", resume=True)
+
+
+def test_does_not_write_over_a_run(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UsageError, match="not empty"):
+        train(config(store), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_without_a_val_split_nothing_else_is_validated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(tmp_path, val=0)
+    with caplog.at_level(logging.WARNING):
+        report = train(config(store, steps=2, validate_every=1, sample_every=0), tmp_path / "run")
+    assert report.val_psnr is None and report.checkpoint.name == "last.safetensors"
+    assert caplog.text.count("no split 'val'") == 1
+
+
+def test_rgb_only_and_starting_from_its_weights(store: Path, tmp_path: Path) -> None:
+    rgb = config(store, steps=2, validate_every=0, sample_every=0, network=replace(NETWORK, fusion="none"))
+    report = train(rgb, tmp_path / "rgb")
+    fused = replace(
+        rgb, network=NETWORK, init=report.checkpoint, optim=replace(rgb.optim, lr=1e-12, min_lr=0.0)
+    )
+    train(fused, tmp_path / "fused")
+    assert json.loads((tmp_path / "fused" / "run.json").read_text())["parent"] == str(report.checkpoint)
+    blurry = torch.rand(1, 2, 3, 16, 16)
+    with torch.no_grad():
+        wanted = load_network(tmp_path / "rgb")[0](blurry)
+        found = load_network(tmp_path / "fused")[0](blurry, torch.rand(1, 2, 4, 8, 8))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_a_missing_store_is_one_readable_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store here"):
+        train(config(tmp_path / "absent"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_vgg_weights_are_said_before_anything_is_trained(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match="VGG16 weights") as caught:
+        train(config(store, loss=LossConfig()), tmp_path / "run")
+    assert "loss.perceptual_weight=0" in caught.value.fix
+    assert not (tmp_path / "run").exists()

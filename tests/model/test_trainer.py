@@ -1,0 +1,193 @@
+import logging
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from torch import nn
+
+from model.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.learner import StepResult
+from model.parallel import Parallel
+from model.signals import StopRequest
+from model.trainer import Schedule, Trainer
+from pipeline.clips import Sample
+from pipeline.errors import TrainingError
+
+GOOD = StepResult(0.5, 0.5, 0.0, 1.0, 1e-3, True, False, False)
+BAD = GOOD._replace(loss=float("nan"), applied=False)
+OVERFLOW = GOOD._replace(applied=False, overflow=True)
+
+
+class FakeLearner:
+    """Answers each step with the next of some results, and then with the last."""
+
+    place = Parallel(device=torch.device("cpu"))
+    best_network = nn.Identity()
+
+    def __init__(self, *results: StepResult | Exception) -> None:
+        self.results = list(results) or [GOOD]
+        self.seen: list[tuple[int, list[int]]] = []
+
+    def step(self, step: int, batches: Sequence[Sample], stop: object) -> StepResult:
+        self.seen.append((step, [int(sample.blurry) for sample in batches]))
+        result = self.results.pop(0) if len(self.results) > 1 else self.results[0]
+        if isinstance(result, Exception):
+            raise result
+        return result._replace(stop=result.stop or stop())
+
+
+class Recorder(Listener):
+    def __init__(self) -> None:
+        self.steps: list[StepMetrics] = []
+        self.validations: list[tuple[int, float, bool]] = []
+        self.pictures: list[int] = []
+        self.failures: list[int] = []
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        self.steps.append(metrics)
+
+    def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
+        self.validations.append((step, validation.psnr, is_best))
+
+    def on_pictures(self, step: int, network: nn.Module) -> None:
+        self.pictures.append(step)
+
+    def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
+        self.failures.append(step)
+
+
+def clips() -> Iterator[Sample]:
+    return (Sample(*(torch.tensor(i),) * 3) for i in range(10_000))
+
+
+class Run:
+    """A trainer with everything it reports recorded."""
+
+    def __init__(
+        self, learner: FakeLearner, schedule: Schedule, psnrs: Sequence[float] | None = None
+    ) -> None:
+        self.saved: list[Milestone] = []
+        self.heard = Recorder()
+        self.progress: list[int] = []
+        scores = iter(psnrs or ())
+        self.trainer = Trainer(
+            learner,
+            schedule,
+            save=self.saved.append,
+            validate=(lambda network: Validation(next(scores), 3)) if psnrs else None,
+            listeners=[self.heard],
+            progress=lambda done, total, what: self.progress.append(done),
+        )
+
+
+def test_does_every_step_once_with_its_batches() -> None:
+    learner = FakeLearner()
+    fit = Run(learner, Schedule(steps=3, accumulate=2)).trainer.fit(clips(), StopRequest())
+    assert learner.seen == [(0, [0, 1]), (1, [2, 3]), (2, [4, 5])]
+    assert fit == (3, 0.5, False)
+
+
+def test_logs_saves_looks_and_shows_when_due_and_at_the_end() -> None:
+    schedule = Schedule(steps=7, log_every=2, validate_every=3, checkpoint_every=5, sample_every=6)
+    run = Run(FakeLearner(), schedule, [30.0, 29.0, 31.0])
+    run.trainer.fit(clips(), StopRequest())
+    assert [metrics.step for metrics in run.heard.steps] == [2, 4, 6, 7]
+    assert run.heard.validations == [(3, 30.0, True), (6, 29.0, False), (7, 31.0, True)]
+    assert run.heard.pictures == [6, 7]
+    assert [(m.step, m.is_best) for m in run.saved] == [(3, True), (5, False), (7, True)]
+    assert run.saved[1].best == Best(3, 30.0) and run.saved[2].best == Best(7, 31.0)
+    assert run.progress == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_without_validation_there_is_no_best() -> None:
+    run = Run(FakeLearner(), Schedule(steps=2, validate_every=1))
+    run.trainer.fit(clips(), StopRequest())
+    assert [(m.step, m.best, m.is_best) for m in run.saved] == [(2, None, False)]
+
+
+def test_a_best_of_before_stands_until_it_is_beaten() -> None:
+    run = Run(FakeLearner(), Schedule(steps=4, validate_every=1), [29.0, 33.0])
+    run.trainer.best = Best(2, 30.0)
+    run.trainer.fit(clips(), StopRequest(), start=2)
+    assert [best for _, _, best in run.heard.validations] == [False, True]
+
+
+def test_a_request_to_stop_ends_the_run_after_the_step_with_a_checkpoint() -> None:
+    stop = StopRequest()
+    run = Run(FakeLearner(), Schedule(steps=9))
+    run.trainer.progress = lambda done, total, what: setattr(stop, "requested", done >= 3)
+    fit = run.trainer.fit(clips(), stop)
+    assert fit.interrupted and fit.step == 3
+    assert [m.step for m in run.saved] == [3]
+
+
+def test_stops_where_it_is_told_and_goes_on_from_there() -> None:
+    learner = FakeLearner()
+    fit = Run(learner, Schedule(steps=5, stop_at=2)).trainer.fit(clips(), StopRequest())
+    assert fit == (2, 0.5, True)
+    fit = Run(learner, Schedule(steps=5)).trainer.fit(clips(), StopRequest(), start=2)
+    assert [step for step, _ in learner.seen] == [0, 1, 2, 3, 4] and not fit.interrupted
+
+
+def test_a_finished_run_does_nothing() -> None:
+    run = Run(FakeLearner(), Schedule(steps=5))
+    assert run.trainer.fit(clips(), StopRequest(), start=5) == (5, None, False)
+    assert not run.saved
+
+
+def test_counts_left_out_steps_and_goes_on() -> None:
+    run = Run(FakeLearner(BAD, GOOD, BAD, GOOD), Schedule(steps=6, log_every=1, max_skipped=2))
+    run.trainer.fit(clips(), StopRequest())
+    assert [metrics.skipped for metrics in run.heard.steps] == [1, 1, 2, 2, 2, 2]
+
+
+def test_ends_after_a_run_of_left_out_steps_and_hands_over_the_batches() -> None:
+    run = Run(FakeLearner(GOOD, BAD), Schedule(steps=50, max_skipped=3, checkpoint_every=1))
+    with pytest.raises(TrainingError, match="3 steps in a row, up to step 4"):
+        run.trainer.fit(clips(), StopRequest())
+    assert run.heard.failures == [3]
+
+
+def test_overflow_of_half_precision_is_no_failure() -> None:
+    run = Run(FakeLearner(*[OVERFLOW] * 5, GOOD), Schedule(steps=8, max_skipped=3))
+    assert run.trainer.fit(clips(), StopRequest()).step == 8
+    assert run.trainer.skipped == 5
+
+
+def test_out_of_memory_names_what_to_change() -> None:
+    run = Run(FakeLearner(torch.OutOfMemoryError("tried to allocate 3 GiB")), Schedule(steps=3))
+    with pytest.raises(TrainingError, match="out of memory on cpu in step 1: tried to allocate") as caught:
+        run.trainer.fit(clips(), StopRequest())
+    assert "clip.crop" in caught.value.fix and "accumulate" in caught.value.fix
+
+
+def test_a_periodic_checkpoint_that_fails_is_loud_and_the_last_one_fatal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = Run(FakeLearner(), Schedule(steps=4, checkpoint_every=2))
+    tried: list[int] = []
+
+    def save(milestone: Milestone) -> None:
+        tried.append(milestone.step)
+        raise OSError(28, "No space left on device")
+
+    run.trainer.save = save
+    with (
+        caplog.at_level(logging.ERROR),
+        pytest.raises(TrainingError, match=r"step 4 cannot be written.*No space"),
+    ):
+        run.trainer.fit(clips(), StopRequest())
+    assert tried == [2, 4] and "CANNOT BE WRITTEN" in caplog.text
+
+
+def test_says_when_the_clips_run_out() -> None:
+    with pytest.raises(TrainingError, match="no more clips at step 2"):
+        Run(FakeLearner(), Schedule(steps=3)).trainer.fit(iter([next(clips())]), StopRequest())
+
+
+def test_only_the_main_process_writes_and_speaks() -> None:
+    learner = FakeLearner()
+    learner.place = Parallel(device=torch.device("cpu"), rank=1, world=2)
+    run = Run(learner, Schedule(steps=2, log_every=1, checkpoint_every=1))
+    run.trainer.fit(clips(), StopRequest())
+    assert not run.saved and not run.heard.steps and not run.progress

@@ -1,0 +1,130 @@
+from fractions import Fraction
+
+import pytest
+
+from pipeline.config import build, to_plain
+from pipeline.errors import ConfigError
+from pipeline.manifest import SHIPPED, Manifest, read_manifest
+
+PLAIN = {
+    "name": "test",
+    "layout": {"spikes": "{split}/{sequence}/s.dat", "blurry": "{split}/{sequence}/{frame}.png"},
+    "spikes": {"height": 4, "width": 8, "rate_hz": 1000},
+    "exposure": {"rule": "every", "window": 5},
+    "splits": {"train": {}},
+}
+
+
+def changed(**changes) -> dict:
+    return PLAIN | {
+        key: PLAIN[key] | value if isinstance(value, dict) and key in PLAIN else value
+        for key, value in changes.items()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+def test_shipped_manifests_read_and_go_there_and_back(name):
+    manifest = read_manifest(name)
+    assert manifest.name == name
+    assert manifest.source
+    assert manifest.licence
+    assert build(Manifest, to_plain(manifest), "test") == manifest
+    assert read_manifest(SHIPPED / f"{name}.yaml") == manifest
+
+
+def test_the_manifests_of_the_issue_are_shipped():
+    assert {path.stem for path in SHIPPED.glob("*.yaml")} >= {
+        "gopro_spike",
+        "x4k1000fps",
+        "unified",
+        "simulated",
+    }
+
+
+def test_the_official_gopro_split_is_spelled_out():
+    manifest = read_manifest("gopro_spike")
+    train, test = (set(manifest.splits[split].sequences) for split in ("train", "test"))
+    assert (len(train), len(test), train & test) == (22, 11, set())
+    assert {name.split("_")[1] for name in train} == {"07", "11", "13"}
+    assert {name.split("_")[1] for name in test} == {"11"}
+    assert (manifest.spikes.height, manifest.spikes.width, manifest.spikes.rate_hz) == (
+        360,
+        640,
+        Fraction(1920),
+    )
+
+
+def test_spike_files_may_differ_between_splits():
+    manifest = read_manifest("x4k1000fps")
+    assert (manifest.format_of("train").width, manifest.format_of("val").width) == (384, 256)
+
+
+def test_an_unknown_name_gets_the_known_ones():
+    with pytest.raises(ConfigError, match="gopro_spike") as caught:
+        read_manifest("gopro_spikes")
+    assert caught.value.fix == "did you mean gopro_spike?"
+    with pytest.raises(ConfigError, match="no such file"):
+        read_manifest("absent.yaml")
+
+
+def test_reads_a_file_by_its_path(tmp_path):
+    (tmp_path / "mine.yaml").write_text((SHIPPED / "sreds.yaml").read_text())
+    assert read_manifest(tmp_path / "mine.yaml").name == "sreds"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"splitz": {}}, "did you mean 'splits'"),
+        ({"layout": {"spikes": "../{sequence}.dat"}}, "without '..'"),
+        ({"layout": {"blurry": None}}, "blurry_from_spikes"),
+        ({"blurry_from_spikes": 2.0}, "blurry_from_spikes"),
+        ({"layout": {"blurry": None}, "blurry_from_spikes": -1.0}, "above 0"),
+        ({"layout": {"log": "a.csv"}}, "layout.log goes with"),
+        ({"layout": {"spikes": "{split}/{sequence}/{frame}.dat"}}, "whole_file"),
+        ({"exposure": {"rule": "log", "window": None}}, "layout.log goes with"),
+        ({"exposure": {"window": None}}, "window goes with"),
+        ({"exposure": {"rule": "whole_file"}}, "window goes with"),
+        ({"exposure": {"window": 0}}, "at least 1"),
+        ({"exposure": {"stride": 0}}, "at least 1"),
+        ({"exposure": {"log_rate_hz": 0}}, "above 0"),
+        ({"exposure": {"rule": "sometimes"}}, "whole_file"),
+        ({"exposure": {"numbering": {"pattern": "("}}}, "not a regular expression"),
+        ({"exposure": {"numbering": {"pattern": "no group"}}}, "0 groups"),
+        ({"exposure": {"numbering": {"pattern": "(.)(.)(.)"}}}, "3 groups"),
+        ({"exposure": {"numbering": {"per_number": 0}}}, "per_number 0"),
+        ({"exposure": {"raw_frames": {"pattern": r"_(\d+)_", "spike_frames": 0}}}, "spike_frames 0"),
+        ({"sharp": {"rule": "raw_frames"}}, "needs exposure.raw_frames"),
+        ({"sharp": {"rule": "index"}}, "index, 0 or more"),
+        ({"sharp": {"rule": "index", "index": -1}}, "index, 0 or more"),
+        ({"sharp": {"index": 3}}, "index, 0 or more"),
+        ({"spikes": None}, "spikes: missing"),
+        ({"spikes": {"height": "4"}}, "spikes.height: expected int"),
+        ({"split_spikes": {"test": PLAIN["spikes"]}}, "test is not one of the splits"),
+        ({"splits": {"a/b": {}}}, "name 'a/b'"),
+        ({"splits": {"val": {"folder": "../x"}}}, "inside the root"),
+        ({"splits": {"val": {"folder": "{frame}"}}}, "inside the root"),
+        ({"scale": 0}, "scale 0"),
+        ({"scale": "big"}, "scale"),
+    ],
+)
+def test_refuses_a_manifest_that_cannot_work(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        build(Manifest, changed(**changes), "mine.yaml")
+    assert words in caught.value.problem
+    assert caught.value.problem.startswith("mine.yaml:")
+
+
+def test_a_rule_without_anything_that_names_its_frames_is_refused():
+    values = changed(layout={"blurry": None}, exposure={"rule": "centred"}, blurry_from_spikes=2.0)
+    with pytest.raises(ConfigError, match="nothing names the frames"):
+        build(Manifest, values, "mine.yaml")
+
+
+def test_a_manifest_without_splits_is_refused():
+    with pytest.raises(ConfigError, match="at least one"):
+        build(Manifest, PLAIN | {"splits": {}}, "mine.yaml")
+
+
+def test_the_plain_manifest_of_these_tests_is_good():
+    assert build(Manifest, PLAIN, "test").exposure.window == 5

@@ -1,0 +1,159 @@
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import AlignmentError, FormatError
+from pipeline.timestamps import read_log, write_log
+
+SECONDS = "frame_idx,t0,t1,event_count,seq\n"
+
+
+def log_file(folder: Path, text: str) -> Path:
+    path = folder / "align.txt"
+    path.write_text(text)
+    return path
+
+
+def test_reads_the_seconds_dialect_exactly(tmp_path):
+    log = read_log(
+        log_file(tmp_path, SECONDS + "0031,0.015000,0.047000,812345,train\\002\\occ008.320_f2881\n")
+    )
+    (row,) = log.rows
+    assert (log.dialect, log.resolution_ns) == ("seconds", 1000)
+    assert (row.frame, row.sequence, row.line) == ("31", "train/002/occ008.320_f2881", 2)
+    assert (row.start_ns, row.stop_ns) == (15_000_000, 47_000_000)
+    assert log.of("train/002/occ008.320_f2881") == {"31": row}
+    assert log.of("val/002") == {}
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("ns", 1), ("us", 1000), ("ms", 10**6), ("s", 10**9)])
+def test_reads_the_csv_dialect_in_every_unit(tmp_path, unit, factor):
+    log = read_log(log_file(tmp_path, f"frame,start_{unit},stop_{unit}\r\n0007_002,3,12.5\r\n\r\n"))
+    (row,) = log.rows
+    assert log.dialect == "csv"
+    assert (row.frame, row.sequence, row.start_ns) == ("0007_002", None, 3 * factor)
+    assert row.stop_ns == round(Fraction("12.5") * factor)
+    assert log.resolution_ns == max(1, factor // 10)
+    assert log.of("any", "name") == {"0007_002": row}
+
+
+def test_one_csv_log_may_serve_several_sequences(tmp_path):
+    log = read_log(log_file(tmp_path, "frame,start_us,stop_us,sequence\n0,1,2,a\n0,3,4,b\n"))
+    assert log.of("train/a", "a")["0"].start_ns == 1000
+    assert log.of("train/b", "b")["0"].start_ns == 3000
+    assert log.of("c") == {}
+
+
+def test_decimals_that_no_float_holds_stay_exact(tmp_path):
+    log = read_log(log_file(tmp_path, "frame,start_s,stop_s\na,123456789.123456789,123456789.123456790\n"))
+    assert (log.rows[0].start_ns, log.rows[0].stop_ns) == (123456789123456789, 123456789123456790)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("31,0.015,0.047,5", "4 values, expected 5"),
+        ("31,0.015,0.047,5,a,b", "6 values, expected 5"),
+        ("31,0.015,,5,a", "an empty value"),
+        ("x,0.015,0.047,5,a", "frame_idx 'x'"),
+        ("31.0,0.015,0.047,5,a", "frame_idx '31.0'"),
+        ("31,0.015s,0.047,5,a", "start '0.015s'"),
+        ("31,0.015,nan,5,a", "stop 'nan'"),
+        ("31,1e-2,0.047,5,a", "start '1e-2'"),
+        ("31,0.015,0.047,many,a", "event_count 'many'"),
+        ("31,0.0,0.0,0,a", "placeholder"),
+        ("3,-0.013000,0.019000,5,a", "before the recording"),
+        ("31,0.047,0.015,5,a", "reversed"),
+        ("31,0.047,0.047,5,a", "empty"),
+    ],
+)
+def test_a_wrong_row_is_named_with_file_line_and_value(tmp_path, row, words):
+    path = log_file(tmp_path, SECONDS + "30,0.014000,0.046000,1,a\n" + row + "\n")
+    with pytest.raises(AlignmentError) as caught:
+        read_log(path)
+    assert caught.value.problem.startswith(f"{path}:3: ")
+    assert words in caught.value.problem
+    assert repr(row) in caught.value.problem
+
+
+def test_set_aside_rows_keep_their_line_sequence_and_frame(tmp_path):
+    text = SECONDS + "031,0.0,0.0,0,a\n32,0.01,0.02,1,a\nbroken\n"
+    log = read_log(log_file(tmp_path, text), quarantine=True)
+    assert [row.frame for row in log.rows] == ["32"]
+    assert [(row.line, row.sequence, row.frame) for row in log.bad_rows] == [(2, "a", "31"), (4, None, None)]
+    assert [row.line for row in log.bad_of("a")] == [2, 4]
+    assert [row.line for row in log.bad_of("b")] == [4]
+
+
+def test_neither_of_two_rows_for_a_frame_is_used(tmp_path):
+    text = SECONDS + "7,0.01,0.02,1,a\n8,0.02,0.03,1,a\n007,0.03,0.04,1,a\n7,0.01,0.02,1,b\n"
+    with pytest.raises(AlignmentError, match="frame 7 of a appears 2 times: lines 2, 4"):
+        read_log(log_file(tmp_path, text))
+    log = read_log(tmp_path / "align.txt", quarantine=True)
+    assert [(row.frame, row.sequence) for row in log.rows] == [("8", "a"), ("7", "b")]
+    assert [row.line for row in log.bad_rows] == [2, 4]
+
+
+def test_many_wrong_rows_are_counted(tmp_path):
+    with pytest.raises(AlignmentError, match="and 12 more rows"):
+        read_log(log_file(tmp_path, SECONDS + "x\n" * 20))
+
+
+@pytest.mark.parametrize("header", ["", "frame,t0,t1", "frame,start_us,stop_ms", "frame;start_us;stop_us"])
+def test_an_unknown_header_is_shown_beside_the_known_ones(tmp_path, header):
+    with pytest.raises(
+        AlignmentError, match="frame_idx,t0,t1,event_count,seq or frame,start_us,stop_us"
+    ) as caught:
+        read_log(log_file(tmp_path, header + "\n1,2,3\n"))
+    assert f"align.txt:1: header {header!r}" in caught.value.problem
+
+
+def test_the_header_must_be_of_the_dialect_asked_for(tmp_path):
+    with pytest.raises(AlignmentError, match="expected frame,start_us,stop_us"):
+        read_log(log_file(tmp_path, SECONDS), "csv")
+    with pytest.raises(AlignmentError, match="expected frame_idx"):
+        read_log(log_file(tmp_path, "frame,start_ns,stop_ns\n"), "seconds")
+
+
+def test_refuses_what_is_no_text_file(tmp_path):
+    (tmp_path / "binary").write_bytes(b"frame\xff\xfe")
+    for name in ("binary", "absent", "."):
+        with pytest.raises(FormatError):
+            read_log(tmp_path / name)
+
+
+def test_written_logs_read_back(tmp_path):
+    start, stop = np.array([0, 520_833]), np.array([520_833, 45_833_333])
+    write_log(tmp_path / "a.csv", ["000000", "000001"], start, stop)
+    assert (
+        tmp_path / "a.csv"
+    ).read_text() == "frame,start_ns,stop_ns\n000000,0,520833\n000001,520833,45833333\n"
+    log = read_log(tmp_path / "a.csv")
+    assert log.resolution_ns == 1
+    assert [(row.frame, row.start_ns, row.stop_ns) for row in log.rows] == [
+        ("000000", 0, 520_833),
+        ("000001", 520_833, 45_833_333),
+    ]
+
+
+@pytest.mark.parametrize("frame", ["a,b", "a\nb", " a"])
+def test_refuses_to_write_names_that_would_not_read_back(tmp_path, frame):
+    with pytest.raises(ValueError, match="cannot be written"):
+        write_log(tmp_path / "a.csv", [frame], np.array([0]), np.array([1]))
+    with pytest.raises(ValueError):
+        write_log(tmp_path / "a.csv", ["a", "b"], np.array([0]), np.array([1]))
+    assert not (tmp_path / "a.csv").exists()
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=200), st.sampled_from([SECONDS, "frame,start_us,stop_us\n", ""]))
+def test_any_text_gives_a_log_or_our_error(tmp_path, text, header):
+    path = tmp_path / "fuzz.txt"
+    path.write_bytes((header + text).encode("utf-8", "surrogatepass"))
+    with contextlib.suppress(AlignmentError, FormatError):
+        assert all(row.stop_ns > row.start_ns >= 0 for row in read_log(path).rows)
