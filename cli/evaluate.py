@@ -40,7 +40,9 @@ def evaluate(
     stores = [argument for argument in arguments or [] if "=" not in argument]
     overrides = [argument for argument in arguments or [] if "=" in argument]
     if len(stores) > 1:
-        raise UsageError(f"more than one store: {', '.join(stores)}", "spk evaluate RUN [STORE] [key=value …]")
+        raise UsageError(
+            f"more than one store: {', '.join(stores)}", "spk evaluate RUN [STORE] [key=value …]"
+        )
     config = from_overrides(EvaluateConfig, [f"split={split}", *overrides])
     store = Path(stores[0]) if stores else Path(read_info(find_checkpoint(checkpoint)).config["store"])
     with output.progress() as progress:

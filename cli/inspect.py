@@ -97,7 +97,10 @@ def _inspect_run(path: Path, output: Output) -> dict[str, Any]:
     output.table(
         f"{path}: step {facts['step']} of {facts['steps']}",
         ("", "value"),
-        [(key, str(facts[key])) for key in ("loss", "best_psnr", "best_step", "parameters", "device", "store")],
+        [
+            (key, str(facts[key]))
+            for key in ("loss", "best_psnr", "best_step", "parameters", "device", "store")
+        ],
     )
     if facts["checkpoints"]:
         output.say("checkpoints: " + ", ".join(facts["checkpoints"]))

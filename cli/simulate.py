@@ -12,11 +12,15 @@ SCENES = "scenes"
 
 def simulate(
     source: Annotated[
-        str, typer.Argument(help=f"Sharp images, frame folders or video; or the word {SCENES} for generated ones.")
+        str,
+        typer.Argument(
+            help=f"Sharp images, frame folders or video; or the word {SCENES} for generated ones."
+        ),
     ],
     out: Out,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to change: train=48 rig.scale=2 rig.camera.threshold=4.0 …")
+        list[str] | None,
+        typer.Argument(help="Settings to change: train=48 rig.scale=2 rig.camera.threshold=4.0 …"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other scenes, motions and noise.")] = 0,
     workers: Workers = 2,
@@ -37,7 +41,13 @@ def simulate(
         if source == SCENES:
             scenes = from_overrides(SceneConfig, overrides or [])
             report = simulate_scenes(
-                out, scenes, seed=seed, workers=workers, overwrite=overwrite, dry_run=dry_run, progress=progress
+                out,
+                scenes,
+                seed=seed,
+                workers=workers,
+                overwrite=overwrite,
+                dry_run=dry_run,
+                progress=progress,
             )
         else:
             video = from_overrides(VideoConfig, overrides or [])

@@ -36,14 +36,24 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[s
         ValueError: the header holds something JSON cannot.
     """
     signed = dict(header) | {"format": FORMAT, "digest": _UNSIGNED.decode()}
-    ours = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = save(ours, metadata={"spk": json.dumps(signed, allow_nan=False)})
+    data = save(_apart(tensors), metadata={"spk": json.dumps(signed, allow_nan=False)})
     start = data.index(_UNSIGNED)
     digest = b"sha256:" + hashlib.sha256(data).hexdigest().encode()
     with atomic_file(path) as file:
         file.write(data[:start])
         file.write(digest)
         file.write(memoryview(data)[start + len(digest) :])
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous, none sharing memory with another, which the format refuses."""
+    apart, seen = {}, set()
+    for name, tensor in tensors.items():
+        ours = tensor.detach().cpu().contiguous()
+        start = ours.untyped_storage().data_ptr()
+        apart[name] = ours.clone() if start in seen else ours
+        seen.add(start)
+    return apart
 
 
 def load_tensors(path: Path, *prefixes: str) -> dict[str, Tensor]:

@@ -76,6 +76,6 @@ def data_uri(image: npt.NDArray[np.uint8]) -> str:
     if lossless:
         picture.save(file, "PNG", optimize=True)
     else:
-        picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+        picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     kind = "png" if lossless else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

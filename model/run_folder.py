@@ -34,6 +34,11 @@ class RunFolder:
         self.path = path
         self.checkpoints = CheckpointFolder(path / "checkpoints", keep)
 
+    @property
+    def is_run(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.path / "run.json").is_file()
+
     def find_start(self, *, resume: bool) -> CheckpointInfo | None:
         """Where to begin: None for step 0, or the checkpoint to go on from.
 
@@ -53,7 +58,7 @@ class RunFolder:
             raise UsageError(
                 f"{self.path}: no run here to resume", "check the folder, or start without --resume"
             )
-        if not (self.path / "run.json").is_file():
+        if not self.is_run:
             raise UsageError(
                 f"{self.path}: not the folder of a run (no run.json)", "check the folder given with -o"
             )

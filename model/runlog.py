@@ -20,6 +20,8 @@ from pipeline.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
+_LOGGERS = ("model", "pipeline")
+
 SLOW_DATA = 0.2
 """Share of the time spent waiting for clips from which a hint is given."""
 
@@ -29,7 +31,7 @@ def log_file(path: Path) -> Iterator[None]:
     """Append what this program logs inside to `path`, from INFO on."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("model", "pipeline")]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [log.level for log in loggers]
     for log in loggers:
         log.addHandler(handler)
@@ -42,6 +44,20 @@ def log_file(path: Path) -> Iterator[None]:
             log.removeHandler(handler)
             log.setLevel(level)
         handler.close()
+
+
+@contextlib.contextmanager
+def errors_only() -> Iterator[None]:
+    """Let only errors be said inside: every process but the main one would repeat what it says."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
 
 
 class LogLines(Listener):

@@ -20,7 +20,7 @@ from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, initialise
 from model.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.run_folder import RunFolder, require_same
-from model.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, log_file
+from model.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
 from model.samples import SamplePictures
 from model.signals import StopRequest
 from model.train_config import TrainConfig
@@ -91,6 +91,11 @@ def train(
         place = stack.enter_context(parallel(config.parallel))
         stop = stack.enter_context(StopRequest())
         folder = RunFolder(run, config.keep_checkpoints)
+        goes_on = resume and folder.is_run
+        if goes_on and place.is_main:
+            stack.enter_context(
+                log_file(run / "log.txt")
+            )  # early, to keep what is said about damaged checkpoints
         start = folder.find_start(resume=resume)
         store = open_store(config.store)
         config = replace(config, voxels=store.voxel_name(config.voxels))
@@ -105,8 +110,11 @@ def train(
         if place.is_main:
             folder.write_config(dump_yaml(config))
             folder.write_session(run_facts(config, store), session_facts(place, first))
-            stack.enter_context(log_file(run / "log.txt"))
+            if not goes_on:
+                stack.enter_context(log_file(run / "log.txt"))
             _announce(config, learner, source, parent)
+        else:
+            stack.enter_context(errors_only())
         trainer = Trainer(
             learner,
             _schedule(config, stop_at),

@@ -43,7 +43,9 @@ def store_facts(store: Store) -> dict[str, Any]:
         "sequences": len(sequences),
         "frames": sum(sequence.num_frames for sequence in sequences),
         "stages": list(store.stages),
-        "stats": {name: _statistics(store, name) for name in store.voxel_names if _has_statistics(store, name)},
+        "stats": {
+            name: _statistics(store, name) for name in store.voxel_names if _has_statistics(store, name)
+        },
         "fingerprint": store.fingerprint,
         "sequences_list": [_sequence_facts(sequence) for sequence in sequences],
     }

@@ -26,6 +26,7 @@ def test_tensors_of_any_layout_and_type_come_back(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     wide = torch.rand(4, 5)
     state = {"model.t": wide.T, "model.w": wide, "model.h": torch.rand(3).half(), "model.s": torch.tensor(2)}
+    state["model.x"] = state["model.w"]
     save_checkpoint(path, state, header())
     found = load_tensors(path)
     assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)

@@ -10,7 +10,16 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.events import StepMetrics, Validation
-from model.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, duration, log_file, log_line
+from model.runlog import (
+    FailedBatches,
+    LogLines,
+    MetricsFile,
+    TensorBoardLog,
+    duration,
+    errors_only,
+    log_file,
+    log_line,
+)
 from pipeline.clips import Sample
 
 METRICS = StepMetrics(
@@ -85,6 +94,14 @@ def test_log_file_keeps_what_is_said_inside_and_puts_levels_back(tmp_path: Path)
     assert "INFO inside 1" in (tmp_path / "log.txt").read_text()
     assert "outside" not in (tmp_path / "log.txt").read_text()
     assert logging.getLogger("model").level == before
+
+
+def test_processes_that_do_not_write_speak_of_errors_only(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("model.anything")
+    with caplog.at_level(logging.INFO), errors_only():
+        log.warning("repeated")
+        log.error("important")
+    assert caplog.messages == ["important"]
 
 
 def test_tensorboard_has_curves_and_pictures(tmp_path: Path) -> None:

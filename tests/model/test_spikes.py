@@ -28,8 +28,23 @@ def test_temporal_attention_matches_torch() -> None:
     query = torch.randn(2, 3, 2, 4, 8, dtype=torch.float64)
     context = torch.randn(2, 5, 2, 4, 8, dtype=torch.float64)
     q, c = (x.permute(0, 2, 3, 1, 4).flatten(0, 2) for x in (query, context))
-    want = theirs(q, c, c)[0].unflatten(0, (2, 2, 4)).permute(0, 3, 1, 2, 4)
+    # Five context frames over the time of three: they lie at 0, 0.6, 1.2, 1.8, 2.4.
+    distance = (torch.arange(3.0)[:, None] - torch.arange(5.0) * 0.6).abs().double()
+    mask = -ours.slope.detach()[:, None, None] * distance
+    want = theirs(q, c, c, attn_mask=mask.repeat(16, 1, 1))[0].unflatten(0, (2, 2, 4)).permute(0, 3, 1, 2, 4)
     torch.testing.assert_close(ours(query, context), want)
+
+
+def test_a_steep_head_sees_its_own_frame_and_a_flat_one_all_frames() -> None:
+    torch.manual_seed(0)
+    attend = TemporalAttention(4, 4, 1)
+    query, context = torch.randn(1, 3, 1, 1, 4), torch.randn(1, 3, 1, 1, 4)
+    moved = context.clone()
+    moved[:, 2] += 1
+    for slope, seen in ((1000.0, [False, False, True]), (0.0, [True, True, True])):
+        attend.slope.data.fill_(slope)
+        changed = (attend(query, moved) - attend(query, context)).abs().sum((0, 2, 3, 4)) > 0
+        assert changed.tolist() == seen
 
 
 def test_a_pixel_sees_only_its_own_times() -> None:

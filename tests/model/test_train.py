@@ -148,6 +148,18 @@ def test_a_signal_ends_the_run_with_a_checkpoint(store: Path, tmp_path: Path) ->
     assert "--resume" in (tmp_path / "run" / "log.txt").read_text()
 
 
+def test_a_damaged_last_checkpoint_costs_an_interval_and_is_in_the_log(
+    store: Path, whole: TrainReport, tmp_path: Path
+) -> None:
+    train(config(store), tmp_path / "run", stop_at=4)
+    with (tmp_path / "run" / "checkpoints" / "last.safetensors").open("r+b") as file:
+        file.truncate(5000)
+    report = train(config(store), tmp_path / "run", resume=True)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "falling back" in log and "step_000003.safetensors (step 3)" in log
+    assert (report.loss, report.val_psnr) == (whole.loss, whole.val_psnr)
+
+
 def test_a_finished_run_says_so_again(store: Path, tmp_path: Path) -> None:
     quick = config(store, steps=2, validate_every=0, sample_every=0)
     first = train(quick, tmp_path / "run")

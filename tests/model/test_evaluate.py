@@ -1,0 +1,319 @@
+"""The verb evaluate, on a small made-up store and networks whose scores are known beforehand."""
+
+import csv
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model import evaluate as verb
+from model import restorer
+from model.evaluate import EvaluateConfig, evaluate
+from pipeline.errors import CheckpointError, SpkError, StoreError, UsageError
+from pipeline.images import read_rgb
+from pipeline.stats import Normalization
+
+SCALE, BINS, HEIGHT, WIDTH = 2, 8, 32, 48
+NORMALIZATION = Normalization(num_bins=BINS, transform="count", mean=0.0, std=1.0, num_values=1)
+
+
+@dataclass
+class FakeSequence:
+    name: str
+    num_frames: int
+    without_sharp: tuple[int, ...] = ()
+    blurry: Any = None
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(len(self.name) + self.num_frames)
+        shape = (self.num_frames, 3, HEIGHT, WIDTH)
+        self.frames = tuple(f"{i:06d}" for i in range(self.num_frames))
+        self.sharp = rng.integers(20, 200, shape, dtype=np.uint8)
+        self.blurry = self.sharp + 10
+        self.counts = rng.integers(
+            0, 5, (self.num_frames, BINS, HEIGHT // SCALE, WIDTH // SCALE), dtype=np.uint8
+        )
+        self.exposure = np.stack(
+            [np.arange(self.num_frames) * 40, np.arange(self.num_frames) * 40 + 32], axis=1
+        )
+        self.sharp_index = self.exposure.mean(axis=1).astype(np.int64)
+        self.sharp_index[list(self.without_sharp)] = -1
+        self.has_sharp = self.sharp_index >= 0
+
+    def voxels(self, name: str) -> np.ndarray:
+        return self.counts
+
+
+class FakeStore:
+    path, name, fingerprint, scale = Path("fake.zarr"), "fake <b>set</b>", "f00d", SCALE
+
+    def __init__(self, sequences: list[FakeSequence], voxel_names: tuple[str, ...] = ("k8",)) -> None:
+        self.splits = {"train": ("x",), "val": (), "test": tuple(s.name for s in sequences)}
+        self.found, self.voxel_names = sequences, voxel_names
+
+    def sequences(self, split: str) -> list[FakeSequence]:
+        return self.found if split == "test" else []
+
+    def voxel_name(self, wanted: str | None = None) -> str:
+        if wanted not in self.voxel_names:
+            raise StoreError(f"no voxel grids {wanted!r}")
+        return wanted
+
+
+class Darken(nn.Module):
+    """Takes `levels` of 255 off the blurry frame, which was made by adding 10: 10 is perfect."""
+
+    def __init__(self, levels: float) -> None:
+        super().__init__()
+        self.levels, self.voxels_seen = levels, []
+
+    def forward(self, blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        assert not torch.is_grad_enabled() and not self.training
+        self.voxels_seen.append(None if voxels is None else tuple(voxels.shape))
+        return blurry - self.levels / 255
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A store of two sequences, and checkpoints by name: what they load as can be changed."""
+    made = SimpleNamespace(
+        store=FakeStore([FakeSequence("s1", 6), FakeSequence("seq2", 3, without_sharp=(1,))]),
+        networks={"good": Darken(9), "poor": Darken(3), "perfect": Darken(10)},
+        info={},
+    )
+
+    def load(path: Path) -> tuple[nn.Module, SimpleNamespace]:
+        info = {
+            "path": path,
+            "step": 1200,
+            "config": {"clip": {"num_frames": 4}, "network": {"fusion": "cross_attention"}},
+            "num_bins": BINS,
+            "scale": SCALE,
+            "voxels": "k8",
+            "normalization": NORMALIZATION,
+            "store": {"fingerprint": "0ld"},
+            "averaged": True,
+            "header": {"digest": "sha256:00"},
+        }
+        return made.networks[path.name], SimpleNamespace(**(info | made.info))
+
+    monkeypatch.setattr(restorer, "load_network", load)
+    monkeypatch.setattr(verb, "open_store", lambda path: made.store)
+    return made
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open()))
+
+
+def test_scores_are_those_worked_out_by_hand(bench: SimpleNamespace, tmp_path: Path) -> None:
+    report = evaluate(Path("good"), Path("s"), tmp_path, compare={"rgb_only": Path("poor")})
+    one_off, seven_off, ten_off = (20 * math.log10(255 / error) for error in (1, 7, 10))
+    found = report.to_json()
+    assert found["protocols"]["rgb8-all"]["psnr"] == pytest.approx(one_off, abs=1e-9)
+    assert found["protocols"]["rgb8-all"]["frames"] == 8  # nine, one of them without a sharp frame
+    assert found["baselines"]["rgb_only"]["psnr"] == pytest.approx(seven_off, abs=1e-9)
+    assert found["baselines"]["blurry"]["psnr"] == pytest.approx(ten_off, abs=1e-9)
+    assert found["report"] == str(tmp_path / "rgb8-all" / "report.html")
+    assert [row["name"] for row in report.rows] == ["restored", "rgb_only", "spike_only", "blurry"]
+    assert report.rows[0]["psnr"] == found["protocols"]["rgb8-all"]["psnr"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_every_file_is_written_and_the_tables_agree(bench: SimpleNamespace, tmp_path: Path) -> None:
+    report = evaluate(Path("good"), Path("s"), tmp_path)
+    folder = tmp_path / "rgb8-all"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "per_frame.csv",
+        "per_sequence.csv",
+        "report.html",
+        "summary.json",
+    ]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["protocol"] == "rgb8-all" and summary["store"]["fingerprint"] == "f00d"
+    assert (summary["frames"], summary["unscored_frames"], summary["sequences"]) == (9, 1, 2)
+    assert summary["networks"]["restored"]["step"] == 1200
+    frames = rows_of(folder / "per_frame.csv")
+    assert len(frames) == 8 * 3
+    mine = [float(row["psnr"]) for row in frames if row["method"] == "spike_only"]
+    assert summary["methods"]["spike_only"]["psnr"] == pytest.approx(sum(mine) / len(mine), abs=1e-6)
+    assert ("seq2", "000001") not in {(row["sequence"], row["frame"]) for row in frames}
+    sequences = {(row["sequence"], row["method"]): row for row in rows_of(folder / "per_sequence.csv")}
+    assert (sequences["seq2", "restored"]["frames"], sequences["seq2", "restored"]["scored"]) == ("3", "2")
+    assert report.report.read_text().count("rgb8-all") >= 4
+
+
+def test_pictures_show_the_middle_frames_with_or_without_a_sharp_one(
+    bench: SimpleNamespace, tmp_path: Path
+) -> None:
+    evaluate(Path("good"), Path("s"), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["s1_000003.png", "seq2_000001.png"]
+    with_sharp, without = (
+        read_rgb(tmp_path / "samples" / name) for name in ("s1_000003.png", "seq2_000001.png")
+    )
+    assert with_sharp.shape[2] == 8 + 4 * (WIDTH + 8)  # blurry, restored, sharp, spikes
+    assert without.shape[2] == 8 + 3 * (WIDTH + 8)
+    assert (with_sharp[:, 28:60, 8:56] == bench.store.found[0].blurry[3]).all()
+
+
+def test_the_spikes_reach_the_network_and_only_one_that_takes_them(
+    bench: SimpleNamespace, tmp_path: Path
+) -> None:
+    evaluate(Path("good"), Path("s"), tmp_path)
+    shapes = set(bench.networks["good"].voxels_seen)
+    assert shapes == {
+        (1, 4, BINS, HEIGHT // SCALE, WIDTH // SCALE),
+        (1, 3, BINS, HEIGHT // SCALE, WIDTH // SCALE),
+    }
+    bench.info = {"config": {"clip": {"num_frames": 4}, "network": {"fusion": "none"}}, "num_bins": 99}
+    evaluate(Path("poor"), Path("s"), tmp_path)
+    assert set(bench.networks["poor"].voxels_seen) == {None}
+
+
+def test_a_perfect_network_is_reported_as_such_and_not_as_a_number(
+    bench: SimpleNamespace, tmp_path: Path
+) -> None:
+    report = evaluate(Path("perfect"), Path("s"), tmp_path)
+    found = report.to_json()["protocols"]["rgb8-all"]
+    assert (found["psnr"], found["identical"], found["frames"]) == (None, 8, 8)
+    assert found["ssim"] == pytest.approx(1, abs=1e-12)
+    page = report.report.read_text()
+    assert "∞" in page and "left out of its means" in page
+    assert {
+        r["psnr"] for r in rows_of(tmp_path / "rgb8-all" / "per_frame.csv") if r["method"] == "restored"
+    } == {"inf"}
+
+
+def test_a_split_without_any_sharp_frame_is_restored_but_not_scored(
+    bench: SimpleNamespace, tmp_path: Path
+) -> None:
+    bench.store = FakeStore([FakeSequence("s", 2, without_sharp=(0, 1))])
+    report = evaluate(Path("good"), Path("s"), tmp_path)
+    found = report.to_json()["protocols"]["rgb8-all"]
+    assert (found["psnr"], found["ssim"], found["sequence_psnr"], found["frames"]) == (None, None, None, 0)
+    assert "2 of 2 frames have no sharp frame" in report.report.read_text()
+    assert (tmp_path / "samples" / "s_000001.png").is_file()
+
+
+def test_the_same_input_gives_the_same_bytes(bench: SimpleNamespace, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        evaluate(Path("good"), Path("s"), tmp_path / name, EvaluateConfig(tile=32, overlap=8))
+    first, second = (
+        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.*")} for n in "ab"
+    )
+    assert first == second
+
+
+def test_tiles_do_not_change_the_scores(bench: SimpleNamespace, tmp_path: Path) -> None:
+    whole = evaluate(Path("good"), Path("s"), tmp_path / "a", EvaluateConfig(tile=None, num_frames=20))
+    tiled = evaluate(
+        Path("good"), Path("s"), tmp_path / "b", EvaluateConfig(tile=16, overlap=8, num_frames=2)
+    )
+    assert whole.results.scores == tiled.results.scores
+
+
+def test_progress_counts_every_frame(bench: SimpleNamespace, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    evaluate(Path("good"), Path("s"), tmp_path, progress=lambda done, total, what: seen.append((done, total)))
+    assert seen == [(i, 9) for i in range(1, 10)]
+
+
+def test_a_split_without_sequences_names_those_there_are(bench: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"split 'val' has no sequences; there are: train \(1 .*test \(2"):
+        evaluate(Path("good"), Path("s"), tmp_path, EvaluateConfig(split="val"))
+
+
+def test_a_recording_without_rgb_is_refused(bench: SimpleNamespace, tmp_path: Path) -> None:
+    bench.store.found[1].blurry = None
+    with pytest.raises(UsageError, match="test/seq2 has no blurry frames"):
+        evaluate(Path("good"), Path("s"), tmp_path)
+
+
+def test_other_bins_than_the_network_takes_are_refused(bench: SimpleNamespace, tmp_path: Path) -> None:
+    bench.info = {"num_bins": 32}
+    with pytest.raises(UsageError, match=r"takes voxel grids of 32 bins; k8 of fake\.zarr has 8") as caught:
+        evaluate(Path("good"), Path("s"), tmp_path)
+    assert "--bins 32" in caught.value.fix
+
+
+def test_voxels_the_store_lacks_are_refused(bench: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="k9"):
+        evaluate(Path("good"), Path("s"), tmp_path, EvaluateConfig(voxels="k9"))
+
+
+def test_a_tile_off_the_scale_is_refused_with_one_that_fits(bench: SimpleNamespace, tmp_path: Path) -> None:
+    bench.store.scale = 3
+    with pytest.raises(UsageError, match=r"tile 256 is not a multiple of fake\.zarr's scale 3") as caught:
+        evaluate(Path("good"), Path("s"), tmp_path)
+    assert caught.value.fix == "tile=240"
+
+
+@pytest.mark.parametrize("name", ["restored", "blurry", "sharp", ""])
+def test_names_of_fixed_methods_cannot_be_taken(bench: SimpleNamespace, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="is taken"):
+        evaluate(Path("good"), Path("s"), tmp_path, compare={name: Path("poor")})
+
+
+def test_a_network_that_gives_nan_is_an_error_with_the_frame(bench: SimpleNamespace, tmp_path: Path) -> None:
+    bench.networks["good"].levels = math.nan
+    with pytest.raises(CheckpointError, match=r"good: restoring s1/000000: .*NaN"):
+        evaluate(Path("good"), Path("s"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_without_the_normalization_it_needs_is_refused(
+    bench: SimpleNamespace, tmp_path: Path
+) -> None:
+    bench.info = {"normalization": None}
+    with pytest.raises(CheckpointError, match="lacks the normalization"):
+        evaluate(Path("good"), Path("s"), tmp_path)
+
+
+def test_running_out_of_memory_for_good_is_told_without_a_traceback(
+    bench: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starve(*arguments: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Darken, "forward", starve)
+    with pytest.raises(SpkError, match="out of GPU memory") as caught:
+        evaluate(Path("good"), Path("s"), tmp_path)
+    assert "num_frames" in caught.value.fix
+
+
+def test_another_scale_than_in_training_is_warned_about(
+    bench: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.info = {"scale": 4}
+    with caplog.at_level(logging.WARNING):
+        evaluate(Path("good"), Path("s"), tmp_path)
+    assert "trained at scale 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"protocol": "kair"}, "protocol 'kair'"),
+        ({"pictures": 0}, "pictures 0"),
+        ({"tile": 20}, "tile 20"),
+        ({"tile": 32}, "overlap 32"),
+        ({"num_frames": 4, "overlap_frames": 3}, "overlap_frames 3"),
+    ],
+)
+def test_refuses_settings_that_make_no_sense(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        EvaluateConfig(**settings)
+
+
+def test_clips_are_as_long_as_in_training_unless_told_otherwise() -> None:
+    assert EvaluateConfig().tiling(6).num_frames == 6
+    assert (EvaluateConfig().tiling(3).num_frames, EvaluateConfig().tiling(3).overlap_frames) == (3, 1)
+    assert EvaluateConfig(num_frames=12, overlap_frames=4).tiling(6).num_frames == 12

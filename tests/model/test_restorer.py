@@ -1,0 +1,58 @@
+"""Stored bytes through the normalization of training and the network, from a real checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.checkpoint_file import save_checkpoint
+from model.network import build_network
+from model.normalize import VoxelNormalizer, to_unit
+from model.parallel import Parallel
+from model.restorer import load_restorer
+from pipeline.config import to_plain
+from pipeline.errors import CheckpointError
+from pipeline.stats import Normalization
+
+PLACE = Parallel(device=torch.device("cpu"))
+NORMALIZATION = Normalization(num_bins=4, transform="log1p", mean=0.3, std=0.5, num_values=9)
+
+
+def saved(path: Path, config: Any, **changes: Any) -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = build_network(config, 4)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    header = {
+        "step": 7,
+        "config": {"network": to_plain(config), "clip": {"num_frames": 3}},
+        "num_bins": 4,
+        "voxels": "k4",
+        "normalization": to_plain(NORMALIZATION),
+    }
+    save_checkpoint(path, {f"model.{k}": v for k, v in network.state_dict().items()}, header | changes)
+    return network.eval()
+
+
+def test_restores_as_the_trained_network_does(tmp_path: Path, tiny: Any) -> None:
+    network = saved(tmp_path / "x.safetensors", tiny())
+    restorer = load_restorer(tmp_path / "x.safetensors", PLACE)
+    blurry = torch.randint(0, 256, (1, 2, 3, 16, 16), dtype=torch.uint8)
+    counts = torch.randint(0, 9, (1, 2, 4, 16, 16), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = network(to_unit(blurry), VoxelNormalizer(NORMALIZATION.table())(counts))
+        assert torch.equal(restorer(blurry, counts), expected)
+    assert (restorer.takes_spikes, restorer.num_frames) == (True, 3)
+
+
+def test_a_network_without_fusion_takes_no_spikes(tmp_path: Path, tiny: Any) -> None:
+    saved(tmp_path / "x.safetensors", tiny(fusion="none"))
+    assert not load_restorer(tmp_path / "x.safetensors", PLACE).takes_spikes
+
+
+def test_spikes_without_their_normalization_are_refused(tmp_path: Path, tiny: Any) -> None:
+    saved(tmp_path / "x.safetensors", tiny(), normalization=None)
+    with pytest.raises(CheckpointError, match="lacks the normalization"):
+        load_restorer(tmp_path / "x.safetensors", PLACE)

@@ -1,0 +1,68 @@
+"""Scores as JSON and tables."""
+
+import csv
+import io
+import json
+import math
+
+from model.results import Results
+from model.scores import FrameScore
+
+
+def results() -> Results:
+    scores = [
+        FrameScore(sequence, f"{i}", i, method, psnr + (2 if method == "restored" else 0), 0.5)
+        for sequence, values in {"a,1": [30.0, 32.0], "b": [20.0]}.items()
+        for i, psnr in enumerate(values)
+        for method in ("blurry", "restored")
+    ]
+    return Results(
+        split="test",
+        methods=("restored", "blurry"),
+        frames={"a,1": 2, "b": 3},
+        scores=tuple(scores),
+        provenance={"store": {"name": "x"}},
+    )
+
+
+def test_summary_holds_the_protocol_beside_both_means():
+    summary = results().summary()
+    assert summary["protocol"] == "rgb8-all" and "8 bit" in summary["definition"]
+    restored = summary["methods"]["restored"]
+    assert (round(restored["psnr"], 9), restored["sequence_psnr"]) == (round(88 / 3, 9), 27.5)
+    assert (summary["frames"], summary["unscored_frames"]) == (5, 2)
+    assert summary["store"] == {"name": "x"}
+    json.dumps(summary, allow_nan=False)
+
+
+def test_rows_are_in_the_order_of_the_methods():
+    assert [(row["name"], row["ssim"]) for row in results().rows()] == [("restored", 0.5), ("blurry", 0.5)]
+
+
+def test_tables_read_back_with_names_that_hold_commas():
+    frames = list(csv.DictReader(io.StringIO(results().per_frame_csv())))
+    assert len(frames) == 6
+    assert frames[1] == {
+        "protocol": "rgb8-all",
+        "split": "test",
+        "sequence": "a,1",
+        "frame": "0",
+        "index": "0",
+        "method": "restored",
+        "psnr": "32.000000",
+        "ssim": "0.50000000",
+    }
+    sequences = list(csv.DictReader(io.StringIO(results().per_sequence_csv())))
+    assert [(row["sequence"], row["method"], row["psnr"], row["scored"]) for row in sequences] == [
+        ("a,1", "restored", "33.000000", "2"),
+        ("a,1", "blurry", "31.000000", "2"),
+        ("b", "restored", "22.000000", "1"),
+        ("b", "blurry", "20.000000", "1"),
+    ]
+
+
+def test_an_infinite_psnr_is_inf_in_tables():
+    scores = (FrameScore("a", "0", 0, "restored", math.inf, 1.0),)
+    one = Results(split="test", methods=("restored",), frames={"a": 1}, scores=scores, provenance={})
+    assert ",inf,1.0" in one.per_frame_csv()
+    assert one.summary()["methods"]["restored"]["psnr"] is None
