@@ -231,6 +231,9 @@ class SpikeVRT(nn.Module):
         self.conv_last = nn.Conv3d(dims[0], 3, (1, 3, 3), padding=(0, 1, 1))
 
         self.apply(init_linear)
+        # A fresh network returns its input: training starts at the blurry frame instead of finding it first.
+        nn.init.zeros_(self.conv_last.weight)
+        nn.init.zeros_(self.conv_last.bias)
 
         # Last, so that one seed gives networks with and without fusion the same backbone.
         self.spike_encoder, self.fusions = _spike_branch(config, num_bins)
