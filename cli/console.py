@@ -3,7 +3,10 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +14,13 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.reports import Progress, Quarantined, no_progress
 
 EXIT_QUARANTINED = 3
+EXIT_RESUMABLE = 75
+"""EX_TEMPFAIL: training was stopped by a signal, saved its state, and can be resumed."""
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.", show_default=False)]
 Workers = Annotated[int, typer.Option(min=1, help="Threads to work with.")]
@@ -30,6 +36,16 @@ Json = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, warnings only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More messages, and tracebacks.")]
 
+MAX_LISTED = 20
+PLAIN_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe."""
+
+
+def process_rank() -> int:
+    """This process's number among those that torchrun started; 0 without it. Only process 0 reports."""
+    text = os.environ.get("RANK", "0")
+    return int(text) if text.isdigit() else 0
+
 
 class Output:
     """What a command prints, in the way its options ask for."""
@@ -37,61 +53,106 @@ class Output:
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
-        self._notes = Console(stderr=True, highlight=False)
-        self._results = Console(highlight=False, soft_wrap=True)
+        self.speaks = process_rank() == 0
+        self._notes = _console(stderr=True)
+        self._results = _console(stderr=False)
         level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-        handler = RichHandler(console=self._notes, show_path=verbose, show_time=verbose, markup=False)
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+        level = level if self.speaks else logging.ERROR
+        handler = _log_handler(self._notes, verbose=verbose)
+        handler.setLevel(level)  # a run's log.txt hears more than the user wants to
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
         for package in ("cli", "model", "pipeline"):
             logging.getLogger(package).setLevel(level)
 
+    @property
+    def _for_people(self) -> Console:
+        return self._notes if self.as_json else self._results
+
     def say(self, text: str) -> None:
         """A line for people, on stdout, unless JSON goes there."""
-        if not self.quiet:
-            (self._notes if self.as_json else self._results).print(text)
+        if self.speaks and not self.quiet:
+            self._for_people.print(Text(text), soft_wrap=True)
 
     def table(self, title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         """A table for people; all columns but the first are aligned to the right."""
-        table = Table(title=title, title_justify="left", title_style="bold")
+        if not self.speaks:
+            return
+        self._for_people.print(Text(title, style="bold"), soft_wrap=True)  # a table's own title is folded
+        table = Table()
         for number, column in enumerate(columns):
-            table.add_column(column, justify="right" if number else "left")
+            table.add_column(column, justify="right" if number else "left", overflow="fold")
         for row in rows:
-            table.add_row(*row)
-        (self._notes if self.as_json else self._results).print(table)
+            table.add_row(*(Text(cell) for cell in row))
+        self._for_people.print(table)
 
     def result(self, value: Mapping[str, Any]) -> None:
-        """The command's JSON object, if it was asked for."""
-        if self.as_json:
-            typer.echo(json.dumps(value, default=str))
+        """The command's JSON object, if it was asked for; numbers that JSON does not know are null."""
+        if self.as_json and self.speaks:
+            typer.echo(json.dumps(_finite(value), default=str, allow_nan=False))
 
-    def quarantined(self, problems: Iterable[Quarantined]) -> None:
-        """List inputs that were set aside, and exit with the code that says so."""
-        problems = tuple(problems)
-        if problems:
-            self.table(
-                f"{len(problems)} set aside", ("input", "reason"), [(p.path, p.reason) for p in problems]
-            )
-            raise typer.Exit(EXIT_QUARANTINED)
+    def quarantined(self, problems: Sequence[Quarantined]) -> None:
+        """List inputs that were set aside, a line each, even if quiet, and exit with the code that says so."""
+        if not problems:
+            return
+        lines = [f"set aside: {problem.path}: {problem.reason}" for problem in problems[:MAX_LISTED]]
+        if len(problems) > MAX_LISTED:
+            lines.append(f"and {len(problems) - MAX_LISTED} more, all of which --json lists")
+        if self.speaks:
+            self._for_people.print(Text("\n".join(lines)), soft_wrap=True)
+        raise typer.Exit(EXIT_QUARANTINED)
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A progress bar per kind of work, on a terminal; nothing elsewhere."""
-        if self.quiet or not self._notes.is_terminal:
+        """A progress bar, on a terminal; nothing elsewhere."""
+        if self.quiet or not self.speaks or not sys.stderr.isatty():
             yield no_progress
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        what_column = TextColumn("{task.description}", markup=False)
+        columns = (what_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bars(*columns, console=self._notes, transient=True) as bars:
-            tasks: dict[str, Any] = {}
+            task = bars.add_task("", total=None)
+            last = (0, 0)
 
             def report(done: int, total: int, what: str) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(what, total=total)
-                bars.update(tasks[what], completed=done, total=total)
+                nonlocal last
+                if total != last[1] or done < last[0]:  # another kind of work begins
+                    bars.reset(task, total=total, description=what)
+                bars.update(task, completed=done, total=total, description=what)
+                last = done, total
 
             yield report
+
+
+def _console(*, stderr: bool) -> Console:
+    """A console that prints text as it is; without a terminal it does not fold tables to one's width."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+def _log_handler(console: Console, *, verbose: bool) -> logging.Handler:
+    if sys.stderr.isatty():
+        return RichHandler(console=console, show_path=verbose, show_time=verbose, markup=False)
+    handler = logging.StreamHandler(sys.stderr)
+    detail = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(detail if verbose else "%(levelname)-7s %(message)s"))
+    return handler
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def counted(number: int, noun: str) -> str:
+    """1 as '1 sequence', 2 as '2 sequences'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def human_bytes(count: float) -> str:

@@ -3,22 +3,33 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import Json, Output, Quiet, Verbose, Workers
+from cli.console import EXIT_RESUMABLE, Json, Output, Quiet, Verbose, Workers
 from cli.evaluate import score_table
+from cli.presets import config_path
 
-PRESET = Path(__file__).resolve().parents[1] / "configs" / "tiny.yaml"
+if TYPE_CHECKING:
+    from model.train_config import TrainConfig
+
+PRESET = Path("tiny")
 NUM_BINS = 16
 FUSED, RGB_ONLY = "fused", "rgb_only"
+SCENES = "scenes."
+"""Beginning of the overrides that are about the generated data, not about training."""
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where everything goes.")] = Path("spk-demo"),
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Training settings to change: steps=2000 batch_size=4 …")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings to change: of training, steps=2000 batch_size=4 …; of the generated data,"
+            f" {SCENES}train=48 {SCENES}rig.scale=2 …",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other scenes and other weights.")] = 0,
     workers: Workers = 2,
@@ -29,11 +40,14 @@ def demo(
     """Simulate, ingest, voxelize, train with and without spikes, evaluate: a first look in minutes."""
     started = time.monotonic()
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
-    store = _make_store(out, seed, workers, output)
-    runs = {
-        name: _train(out / "runs" / name, name, store, seed, overrides or [], output)
-        for name in (RGB_ONLY, FUSED)
-    }
+    of_scenes = [text.removeprefix(SCENES) for text in overrides or [] if text.startswith(SCENES)]
+    of_training = [text for text in overrides or [] if not text.startswith(SCENES)]
+    store = out / "store"
+    configs = {name: _read_config(name, store, seed, of_training) for name in (RGB_ONLY, FUSED)}
+    _make_store(out / "raw", store, seed, of_scenes, workers, output)
+    runs = {name: out / "runs" / name for name in configs}
+    for name, config in configs.items():
+        _train(runs[name], name, config, output)
 
     from model.evaluate import EvaluateConfig, evaluate
 
@@ -62,35 +76,47 @@ def demo(
     )
 
 
-def _make_store(out: Path, seed: int, workers: int, output: Output) -> Path:
+def _make_store(
+    raw: Path, store: Path, seed: int, overrides: list[str], workers: int, output: Output
+) -> None:
+    from pipeline.config import from_overrides
     from pipeline.ingest import ingest
     from pipeline.manifest import read_manifest
     from pipeline.scenes import SceneConfig
     from pipeline.simulate import simulate_scenes
     from pipeline.voxelize import voxelize
 
-    raw, store = out / "raw", out / "store"
+    scenes = from_overrides(SceneConfig, overrides)
     output.say(f"filming moving scenes with a spike camera beside an RGB camera into {raw} …")
     with output.progress() as progress:
-        simulate_scenes(raw, SceneConfig(), seed=seed, workers=workers, progress=progress)
+        simulate_scenes(raw, scenes, seed=seed, workers=workers, progress=progress)
     output.say(f"ingesting and counting spikes into {store} …")
     with output.progress() as progress:
         ingest(raw, store, read_manifest("simulated"), workers=workers, progress=progress)
         voxelize(store, num_bins=NUM_BINS, workers=workers, progress=progress)
-    return store
 
 
-def _train(run: Path, name: str, store: Path, seed: int, overrides: list[str], output: Output) -> Path:
-    from model.train import TrainConfig, train
+def _read_config(name: str, store: Path, seed: int, overrides: list[str]) -> "TrainConfig":
+    from model.train_config import TrainConfig
     from pipeline.config import load_config
 
-    config = load_config(TrainConfig, PRESET, [f"store={store}", f"seed={seed}", *overrides])
+    config = load_config(
+        TrainConfig, config_path(PRESET), [f"store={str(store)!r}", f"seed={seed}", *overrides]
+    )
     if name == RGB_ONLY:
         config = replace(config, network=replace(config.network, fusion="none"))
+    return config
+
+
+def _train(run: Path, name: str, config: "TrainConfig", output: Output) -> None:
+    from model.train import train
+
     output.say(f"training the {name} network for {config.steps} steps into {run} …")
     with output.progress() as progress:
-        train(config, run, resume=(run / "run.json").is_file(), progress=progress)
-    return run
+        report = train(config, run, resume=(run / "run.json").is_file(), progress=progress)
+    if report.interrupted:
+        output.say("stopped; the same command again goes on from here")
+        raise typer.Exit(EXIT_RESUMABLE)
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

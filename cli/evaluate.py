@@ -1,12 +1,16 @@
 """`spk evaluate`: scores, pictures and a report of a trained network."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import Json, Output, Quiet, Verbose
+from cli.console import DryRun, Json, Output, Quiet, Verbose, counted
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from model.evaluate import EvaluateConfig
 
 
 def evaluate(
@@ -19,42 +23,40 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which split of the store.")] = "test",
+    protocol: Annotated[str, typer.Option(help="How scores are made.")] = "rgb8-all",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write; <run>/eval by default.")
     ] = None,
     compare: Annotated[
         list[str] | None, typer.Option(help="NAME=CHECKPOINT: score another network beside it.")
     ] = None,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Restore every frame of a split, score it, and write tables, pictures and report.html."""
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
+    stores = [Path(argument) for argument in arguments or [] if "=" not in argument]
+    overrides = [argument for argument in arguments or [] if "=" in argument]
+    if len(stores) > 1:
+        names = ", ".join(map(str, stores))
+        raise UsageError(f"more than one store: {names}", "spk evaluate RUN [STORE] [key=value …]")
+    others = _named_paths(compare or [])
 
-    from model.checkpoint import find_checkpoint, read_info
     from model.evaluate import EvaluateConfig
     from model.evaluate import evaluate as run_evaluation
     from pipeline.config import from_overrides
 
-    stores = [argument for argument in arguments or [] if "=" not in argument]
-    overrides = [argument for argument in arguments or [] if "=" in argument]
-    if len(stores) > 1:
-        raise UsageError(
-            f"more than one store: {', '.join(stores)}", "spk evaluate RUN [STORE] [key=value …]"
-        )
-    config = from_overrides(EvaluateConfig, [f"split={split}", *overrides])
-    store = Path(stores[0]) if stores else Path(read_info(find_checkpoint(checkpoint)).config["store"])
+    config = from_overrides(EvaluateConfig, [f"split={split!r}", f"protocol={protocol!r}", *overrides])
+    store = stores[0] if stores else _store_of(checkpoint)
+    folder = out or _default_folder(checkpoint)
+    if dry_run:
+        _say_plan(output, checkpoint, store, folder, config, others)
+        return
     with output.progress() as progress:
-        report = run_evaluation(
-            checkpoint,
-            store,
-            out or _default_folder(checkpoint),
-            config,
-            compare=_named_paths(compare or []),
-            progress=progress,
-        )
-    score_table(output, f"{split} split, protocol {config.protocol}", report.rows)
+        report = run_evaluation(checkpoint, store, folder, config, compare=others, progress=progress)
+    score_table(output, f"{config.split} split, protocol {config.protocol}", report.rows)
     output.say(f"report: {report.report}")
     output.result(report.to_json())
 
@@ -66,7 +68,57 @@ def score_table(output: Output, title: str, rows: list[dict[str, object]]) -> No
 
 
 def _number(value: object, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
+    return f"{value:.{decimals}f}" if isinstance(value, float) else "-"
+
+
+def _store_of(checkpoint: Path) -> Path:
+    """The store that a network was trained on, if it is still where it was."""
+    from model.checkpoint import find_checkpoint, read_info
+
+    info = read_info(find_checkpoint(checkpoint))
+    store = info.store.get("path")
+    if store is None or not Path(store).exists():
+        where = f"the store it was trained on, {store}, is not there" if store else "it names no store"
+        raise UsageError(f"{info.path}: {where}", f"name one: spk evaluate {checkpoint} STORE")
+    return Path(store)
+
+
+def _say_plan(
+    output: Output,
+    checkpoint: Path,
+    store: Path,
+    folder: Path,
+    config: "EvaluateConfig",
+    others: Mapping[str, Path],
+) -> None:
+    from model.checkpoint import find_checkpoint, read_info
+    from pipeline.store import open_store
+
+    infos = [read_info(find_checkpoint(path)) for path in (checkpoint, *others.values())]
+    opened = open_store(store)
+    sequences = opened.sequences(config.split)
+    if not sequences:
+        there = ", ".join(name for name, members in opened.splits.items() if members)
+        raise UsageError(f"{store}: split {config.split!r} has no sequences", f"--split one of: {there}")
+    frames = sum(sequence.num_frames for sequence in sequences)
+    scored = sum(int(sequence.has_sharp.sum()) for sequence in sequences)
+    networks = ", ".join(f"{info.path} (step {info.step})" for info in infos)
+    output.say(
+        f"would restore {counted(frames, 'frame')} of {counted(len(sequences), 'sequence')}, {scored} with"
+    )
+    output.say(
+        f"a sharp frame to compare with, by {networks}; and write {folder / config.protocol}/report.html"
+    )
+    output.result(
+        {
+            "protocols": {config.protocol: {"psnr": None, "ssim": None, "frames": scored}},
+            "baselines": {},
+            "report": str(folder / config.protocol / "report.html"),
+            "sequences": len(sequences),
+            "frames": frames,
+            "dry_run": True,
+        }
+    )
 
 
 def _default_folder(checkpoint: Path) -> Path:
@@ -78,8 +130,12 @@ def _default_folder(checkpoint: Path) -> Path:
 
 
 def _named_paths(texts: list[str]) -> dict[str, Path]:
-    pairs = [text.partition("=") for text in texts]
-    for name, equals, path in pairs:
-        if not (name and equals and path):
-            raise UsageError(f"--compare {name}{equals}{path}: expected NAME=CHECKPOINT")
-    return {name: Path(path) for name, _, path in pairs}
+    paths: dict[str, Path] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not (name and path):
+            raise UsageError(f"--compare {text}: expected NAME=CHECKPOINT")
+        if name in paths:
+            raise UsageError(f"--compare {text}: the name {name} is there twice")
+        paths[name] = Path(path)
+    return paths

@@ -1,6 +1,7 @@
 """`spk ingest`: recordings into a store."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -46,4 +47,4 @@ def ingest(
             scheduler=scheduler,
             progress=progress,
         )
-    report_stage(output, report, "recordings", f"spk voxelize {out}", dry_run=dry_run)
+    report_stage(output, report, "recordings", f"spk voxelize {quote(str(out))}", dry_run=dry_run)

@@ -1,63 +1,98 @@
-"""`spk inspect`: a screenful about a spike file, a store or a run."""
+"""`spk inspect`: a screenful about a spike file, a store, a run or a checkpoint."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.console import Json, Output, Quiet, Verbose, human_bytes
-from pipeline.errors import UsageError
+from cli.console import Json, Output, Quiet, Verbose, counted, human_bytes
+from pipeline.errors import FormatError, UsageError
+
+SHOWN_SEQUENCES = 20
+CANDIDATE_KEYS = ("height", "width", "frames", "bit_order", "padding", "score")
+RUN_LINES = (
+    *("loss", "val_psnr", "best_psnr", "best_step", "parameters"),
+    *("device", "sessions", "started", "parent", "store"),
+)
+CHECKPOINT_LINES = (
+    *("loss", "best_psnr", "best_step", "fusion", "num_bins", "voxels"),
+    *("scale", "averaged", "store"),
+)
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A .dat file, a store or a run folder.")],
+    path: Annotated[Path, typer.Argument(help="A .dat file, a store, a run folder or a checkpoint.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Also draw a picture, into this PNG.")
+        Path | None, typer.Option("--out", "-o", help="Also draw a .dat or a store into this PNG.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a spike file, a store or a run is, and draw it."""
+    """Say what a spike file, a store, a run or a checkpoint is, and draw the first two."""
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
-    if (path / "run.json").is_file():
+    kind = _kind_of(path)
+    if out and kind not in ("dat", "store"):
+        raise UsageError(
+            f"-o {out}: there is no picture of a {kind}", "leave -o out; a run keeps its own pictures"
+        )
+    if kind == "run":
         facts = _inspect_run(path, output)
-    elif (path / "zarr.json").is_file():
+    elif kind == "checkpoint":
+        facts = _inspect_checkpoint(path, output)
+    elif kind == "store":
         facts = _inspect_store(path, output, out)
-    elif path.suffix.lower() == ".dat" or path.is_file():
-        facts = _inspect_dat(path, output, out)
-    elif not path.exists():
-        raise UsageError(f"{path}: no such file or directory")
     else:
-        raise UsageError(f"{path}: neither a .dat file, nor a store (zarr.json), nor a run (run.json)")
+        facts = _inspect_dat(path, output, out)
     output.result(facts)
+
+
+def _kind_of(path: Path) -> str:
+    """`run`, `store`, `dat` or `checkpoint`, by what a folder holds and by what a file is called.
+
+    Raises:
+        UsageError: nothing there, or nothing that can be inspected.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        for name, kind in (("run.json", "run"), ("zarr.json", "store")):
+            if (path / name).is_file():
+                return kind
+        fix = "give one of the files or folders in it" if any(path.iterdir()) else ""
+        raise UsageError(f"{path}: neither a store (no zarr.json) nor a run (no run.json)", fix)
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or directory")
+    if suffix in (".dat", ".safetensors"):
+        return "dat" if suffix == ".dat" else "checkpoint"
+    fix = ""
+    if suffix in (".npy", ".npz"):
+        fix = "these files know their shape themselves: numpy.load(...).shape"
+    raise UsageError(
+        f"{path}: {suffix or 'no suffix'} is none of a .dat, a checkpoint, a store and a run", fix
+    )
 
 
 def _inspect_dat(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:
     from pipeline.geometry import rank_geometries
     from pipeline.overview import draw_candidates
 
-    ranked = rank_geometries(path)
+    ranked, size = rank_geometries(path), path.stat().st_size
     if not ranked:
-        raise UsageError(
-            f"{path}: its {path.stat().st_size} bytes are no whole number of frames of any common geometry",
-            "declare height and width in a manifest: its check says whether they fit",
+        raise FormatError(
+            f"{path}: its {size} bytes are no whole number of frames of any common geometry",
+            "if it was cut short, copy it again; declare another height and width in a manifest: ingest checks them",
         )
     rows = [
         (f"{one.height}x{one.width}", str(one.frames), one.bit_order, one.padding, f"{one.score:.3f}")
         for one in ranked
     ]
-    output.table(
-        f"{path}: {human_bytes(path.stat().st_size)}, smoothness of its mean image when read as",
-        ("geometry", "frames", "bits", "padding", "score"),
-        rows,
-    )
+    title = f"{path}: {human_bytes(size)}, smoothness of its mean image when read as"
+    output.table(title, ("geometry", "frames", "bits", "padding", "score"), rows)
     if picture:
         draw_candidates(path, ranked[:3], picture)
         output.say(f"picture: {picture}")
-    keys = ("height", "width", "frames", "bit_order", "padding", "score")
-    candidates = [{key: getattr(one, key) for key in keys} for one in ranked]
-    return {"kind": "dat", "bytes": path.stat().st_size, "candidates": candidates}
+    candidates = [{key: getattr(one, key) for key in CANDIDATE_KEYS} for one in ranked]
+    return {"kind": "dat", "bytes": size, "candidates": candidates}
 
 
 def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:
@@ -66,42 +101,55 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
 
     store = open_store(path)
     facts = store_facts(store)
-    rows = [
-        (f"{s['split']}/{s['name']}", str(s["frames"]), str(s["sharp"]), s["rgb"], s["spikes"], s["exposure"])
-        for s in facts["sequences_list"][:20]
-    ]
+    sequences = facts.pop("sequences_list")
+    amount = f"{counted(facts['sequences'], 'sequence')}, {counted(facts['frames'], 'frame')}"
     output.table(
-        f"{path}: {store.name}, {facts['sequences']} sequences, {facts['frames']} frames,"
-        f" stages {', '.join(store.stages)}",
+        f"{path}: {store.name}, {amount}, stages {', '.join(store.stages)}",
         ("sequence", "frames", "sharp", "RGB", "spikes", "exposure"),
-        rows,
+        [
+            (
+                f"{s['split']}/{s['name']}",
+                *(str(s[key]) for key in ("frames", "sharp", "rgb", "spikes", "exposure")),
+            )
+            for s in sequences[:SHOWN_SEQUENCES]
+        ],
     )
-    if len(facts["sequences_list"]) > len(rows):
-        output.say(f"and {len(facts['sequences_list']) - len(rows)} more sequences")
+    if len(sequences) > SHOWN_SEQUENCES:
+        output.say(f"and {counted(len(sequences) - SHOWN_SEQUENCES, 'more sequence')}")
     for name, stats in facts["stats"].items():
+        count, log1p = (f"{stats[key]['mean']:.3f} ± {stats[key]['std']:.3f}" for key in ("count", "log1p"))
         output.say(
-            f"{name}: {stats['num_bins']} bins, counts {stats['count']['mean']:.3f} ± {stats['count']['std']:.3f},"
-            f" log1p {stats['log1p']['mean']:.3f} ± {stats['log1p']['std']:.3f} ({stats['split']} split)"
+            f"{name}: {stats['num_bins']} bins, counts {count}, log1p {log1p} ({stats['split']} split)"
         )
     output.say(f"fingerprint {store.fingerprint[:16]}")
     if picture:
         draw_store(store, picture)
         output.say(f"picture: {picture}")
-    return {key: value for key, value in facts.items() if key != "sequences_list"}
+    return facts
 
 
 def _inspect_run(path: Path, output: Output) -> dict[str, Any]:
     from model.run_facts import run_facts
 
     facts = run_facts(path)
-    output.table(
-        f"{path}: step {facts['step']} of {facts['steps']}",
-        ("", "value"),
-        [
-            (key, str(facts[key]))
-            for key in ("loss", "best_psnr", "best_step", "parameters", "device", "store")
-        ],
-    )
-    if facts["checkpoints"]:
-        output.say("checkpoints: " + ", ".join(facts["checkpoints"]))
+    _fact_table(output, f"{path}: step {facts['step']} of {facts['steps']}", facts, RUN_LINES)
+    output.say(f"checkpoints: {', '.join(facts['checkpoints']) or 'none yet'}")
     return facts
+
+
+def _inspect_checkpoint(path: Path, output: Output) -> dict[str, Any]:
+    from model.run_facts import checkpoint_facts
+
+    facts = checkpoint_facts(path)
+    size = human_bytes(facts["bytes"])
+    title = f"{path}: {size}, whole, step {facts['step']} of {facts['steps']}"
+    _fact_table(output, title, facts, CHECKPOINT_LINES)
+    return facts
+
+
+def _fact_table(output: Output, title: str, facts: dict[str, Any], keys: tuple[str, ...]) -> None:
+    output.table(title, ("", "value"), [(key, _shown(facts[key])) for key in keys if facts[key] is not None])
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

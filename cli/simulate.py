@@ -1,11 +1,12 @@
 """`spk simulate`: blurry and sharp frames, spikes and a timestamp log, from generated scenes or sharp footage."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
-from cli.console import DryRun, Json, Out, Output, Overwrite, Quiet, Verbose, Workers
+from cli.console import DryRun, Json, Out, Output, Overwrite, Quiet, Verbose, Workers, counted
 
 SCENES = "scenes"
 
@@ -61,7 +62,10 @@ def simulate(
                 dry_run=dry_run,
                 progress=progress,
             )
-    done = "would film" if dry_run else f"{report.written} written, {report.skipped} kept of"
-    output.say(f"{out}: {done} {report.sequences} sequences, {report.frames} RGB frames")
-    output.say(f"next: spk ingest {out} --manifest simulated -o STORE")
-    output.result(report.to_json())
+    amount = f"{counted(report.sequences, 'sequence')}, {counted(report.frames, 'RGB frame')}"
+    if dry_run:
+        output.say(f"{out}: would film {amount}; {report.skipped} are there already")
+    else:
+        output.say(f"{out}: {report.written} written, {report.skipped} kept of {amount}")
+        output.say(f"next: spk ingest {quote(str(out))} --manifest simulated -o STORE")
+    output.result(report.to_json() | {"dry_run": dry_run})

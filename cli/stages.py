@@ -1,24 +1,20 @@
 """What `spk ingest` and `spk voxelize` say when they are done."""
 
-from cli.console import Output, human_bytes
+from cli.console import Output, counted, human_bytes
 from pipeline.reports import StageReport
 
 
 def report_stage(output: Output, report: StageReport, what: str, next_step: str, *, dry_run: bool) -> None:
     """Print the report of a stage, as JSON or as two lines, and exit with 3 if inputs were set aside."""
-    amount = f"{report.sequences} sequences, {report.frames} frames"
+    amount = f"{counted(report.sequences, 'sequence')}, {counted(report.frames, 'frame')}"
+    shards = counted(report.written, "shard")
+    size = human_bytes(report.num_bytes)
     if dry_run:
-        size = human_bytes(report.num_bytes)
-        output.say(
-            f"would write {what} of {amount}: {report.written} shards, {size}; {report.skipped} are there already"
-        )
+        output.say(f"would write {what} of {amount}: {shards}, {size}; {report.skipped} are there already")
     elif report.written == 0:
         output.say(f"{report.store}: {what} of {amount} are up to date")
     else:
-        size = human_bytes(report.num_bytes)
-        output.say(
-            f"{report.store}: {what} of {amount}, {report.written} shards written ({size}), {report.skipped} kept"
-        )
+        output.say(f"{report.store}: {what} of {amount}, {shards} written ({size}), {report.skipped} kept")
         output.say(f"took {report.seconds:.1f} s; next: {next_step}")
-    output.result(report.to_json())
+    output.result(report.to_json() | {"dry_run": dry_run})
     output.quarantined(report.quarantined)

@@ -1,6 +1,7 @@
 """`spk voxelize`: voxel grids and statistics into a store."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -41,5 +42,5 @@ def voxelize(
             scheduler=scheduler,
             progress=progress,
         )
-    next_step = f"spk train configs/tiny.yaml store={store}"
+    next_step = f"spk train tiny {quote(f'store={store}')}"
     report_stage(output, report, "voxel grids", next_step, dry_run=dry_run)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from torch import nn
 
 from model.checkpoint import versions
 from model.parallel import Parallel
@@ -49,9 +50,10 @@ def checkpoint_header(
     }
 
 
-def run_facts(config: TrainConfig, store: Store) -> dict[str, Any]:
+def run_facts(config: TrainConfig, store: Store, network: nn.Module) -> dict[str, Any]:
     """What is true of a run from its first session to its last."""
     return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "store": {"path": str(store.path), "name": store.name, "fingerprint": store.fingerprint},
         "parent": str(config.init) if config.init else None,
     }

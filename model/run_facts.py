@@ -1,48 +1,94 @@
-"""What `spk inspect RUN` tells about a run folder."""
+"""What `spk inspect` tells about a run folder and about a checkpoint, from what training left there."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import read_info
+from model.checkpoint import CheckpointFolder, read_info
+from model.checkpoint_file import SUFFIX
+from pipeline.config import read_yaml
 from pipeline.errors import CheckpointError
 
 
 def run_facts(run: Path) -> dict[str, Any]:
-    """Progress, best validation, size and origin of a run.
+    """How far a run is, how good it was found, how large its network is, where it comes from.
+
+    What a run that was stopped early has not written yet is None.
 
     Raises:
-        CheckpointError: run.json cannot be read.
+        CheckpointError: run.json or metrics.jsonl cannot be read, or all checkpoints are damaged.
+        ConfigError: config.yaml cannot be read.
     """
-    try:
-        about = json.loads((run / "run.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{run / 'run.json'}: cannot be read: {error}") from error
-    checkpoints = sorted((run / "checkpoints").glob("*.safetensors"))
-    last = run / "checkpoints" / "last.safetensors"
-    info = read_info(last) if last.is_file() else None
-    logged = _last_line(run / "metrics.jsonl")
-    best = (info.best if info else None) or {}
+    about = _read_about(run / "run.json")
+    last = CheckpointFolder(run / "checkpoints").load_last()
+    lines = _metrics(run / "metrics.jsonl")
+    best = (last.best if last else None) or {}
     return {
         "kind": "run",
-        "step": info.step if info else 0,
-        "steps": about.get("config", {}).get("steps", info.config["steps"] if info else None),
-        "loss": logged.get("loss"),
+        "run": str(run),
+        "step": last.step if last else 0,
+        "steps": read_yaml(run / "config.yaml").get("steps"),
+        "loss": _last(lines, "loss"),
+        "val_psnr": _last(lines, "val_psnr"),
         "best_psnr": best.get("val_psnr"),
         "best_step": best.get("step"),
         "parameters": about.get("parameters"),
-        "device": about.get("device"),
-        "store": info.store["path"] if info else None,
-        "checkpoints": [path.stem for path in checkpoints],
+        "device": about["sessions"][-1].get("device"),
+        "sessions": len(about["sessions"]),
+        "started": about["sessions"][0].get("started"),
+        "parent": about.get("parent"),
+        "store": about["store"].get("path"),
+        "store_fingerprint": about["store"].get("fingerprint"),
+        "checkpoints": sorted(path.stem for path in (run / "checkpoints").glob(f"*{SUFFIX}")),
     }
 
 
-def _last_line(path: Path) -> dict[str, Any]:
-    """The last logged step that has a loss; nothing if there is none yet."""
-    if not path.is_file():
-        return {}
-    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
-        values = json.loads(line)
-        if isinstance(values, dict) and "loss" in values:
-            return values
-    return {}
+def checkpoint_facts(path: Path) -> dict[str, Any]:
+    """What the header of a checkpoint says, after every byte of the file was compared with its checksum.
+
+    Raises:
+        CheckpointError: not a checkpoint, or a damaged one.
+    """
+    info = read_info(path)
+    return {
+        "kind": "checkpoint",
+        "bytes": path.stat().st_size,
+        "step": info.step,
+        "steps": info.config.get("steps"),
+        "loss": info.header.get("loss"),
+        "best_psnr": (info.best or {}).get("val_psnr"),
+        "best_step": (info.best or {}).get("step"),
+        "fusion": info.config.get("network", {}).get("fusion"),
+        "num_bins": info.num_bins,
+        "scale": info.scale,
+        "voxels": info.voxels,
+        "averaged": info.averaged,
+        "store": info.store.get("path"),
+        "store_fingerprint": info.store.get("fingerprint"),
+        "versions": dict(info.versions),
+    }
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_bytes())
+        if not about["sessions"] or not isinstance(about["store"], dict):
+            raise ValueError("no sessions, or no store")
+        return dict(about)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fix = "resume the run after removing it, and it is written anew"
+        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}", fix) from error
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines logged so far, the newest first; one that a killed process left unfinished is passed over."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    try:
+        return [json.loads(line) for line in reversed(whole)]
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: {error}", "remove it: only the curves are lost") from error
+
+
+def _last(lines: list[dict[str, Any]], key: str) -> Any:
+    return next((line[key] for line in lines if key in line), None)

@@ -109,7 +109,7 @@ def train(
         place.barrier()  # all that can be wrong was checked, by everyone: the main process may begin to write
         if place.is_main:
             folder.write_config(dump_yaml(config))
-            folder.write_session(run_facts(config, store), session_facts(place, first))
+            folder.write_session(run_facts(config, store, learner.network), session_facts(place, first))
             if not goes_on:
                 stack.enter_context(log_file(run / "log.txt"))
             _announce(config, learner, source, parent)

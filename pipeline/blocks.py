@@ -1,5 +1,6 @@
 """Where the values of a store's arrays come from: spike files, images, tables. One class for each kind of array."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,33 +19,68 @@ U8 = npt.NDArray[np.uint8]
 WHITE = 255
 
 
+@dataclass(frozen=True, slots=True)
+class SpikeFile:
+    """One spike file and how many frames it has: what aligning needs, without holding thousands of files open."""
+
+    path: Path
+    num_frames: int
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeFiles:
     """The spike files of one recording, end to end, as one stream.
 
     Attributes:
-        paths: in order of time.
-        lengths: spike frames of each.
+        files: in order of time.
     """
 
-    paths: tuple[Path, ...]
-    lengths: tuple[int, ...]
+    files: tuple[SpikeFile, ...]
     format: SpikeFormat
 
-    def parts(self, start: int, stop: int) -> list[tuple[SpikeStream, int, int]]:
-        """The streams, and the span of each, that make up the frames [start, stop) of the recording."""
-        found, first = [], 0
-        for path, length in zip(self.paths, self.lengths, strict=True):
-            a, b = max(start - first, 0), min(stop - first, length)
+    @staticmethod
+    def measure(paths: Iterable[Path], fmt: SpikeFormat) -> "SpikeFiles":
+        """Open each file once, to check it and to count its frames.
+
+        Raises:
+            FormatError: one is not a recording of this format.
+        """
+        files = tuple(SpikeFile(path, len(open_spikes(path, fmt))) for path in paths)
+        return SpikeFiles(files=files, format=fmt)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(file.path for file in self.files)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Spike frames of each file."""
+        return tuple(file.num_frames for file in self.files)
+
+    @property
+    def num_frames(self) -> int:
+        return sum(self.lengths)
+
+    def parts(self, start: int, stop: int) -> Iterator[tuple[SpikeStream, int, int]]:
+        """The streams, and the span of each, that make up frames [start, stop); only one is open at a time.
+
+        Raises:
+            FormatError: a file has changed its length since it was measured.
+        """
+        first = 0
+        for file in self.files:
+            a, b = max(start - first, 0), min(stop - first, file.num_frames)
             if a < b:
-                stream = open_spikes(path, self.format)
-                if len(stream) != length:
+                stream = open_spikes(file.path, self.format)
+                if len(stream) != file.num_frames:
                     raise FormatError(
-                        f"{path}: has {len(stream)} spike frames, and had {length} a moment ago"
+                        f"{file.path}: has {len(stream)} spike frames, and had {file.num_frames} a moment ago"
                     )
-                found.append((stream, a, b))
-            first += length
-        return found
+                yield stream, a, b
+            first += file.num_frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +91,13 @@ class PackedSpikes:
 
     def block(self, region: Region) -> tuple[U8, dict[str, Any]]:
         """The packed frames of `region`."""
-        parts = self.files.parts(region[0].start, region[0].stop)
-        return np.concatenate([stream.packed(a, b) for stream, a, b in parts]), {}
+        fmt, (start, stop) = self.files.format, (region[0].start, region[0].stop)
+        packed = np.empty((stop - start, fmt.height, -(-fmt.valid_width // 8)), np.uint8)
+        done = 0
+        for stream, a, b in self.files.parts(start, stop):
+            packed[done : done + b - a] = stream.packed(a, b)
+            done += b - a
+        return packed, {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +115,7 @@ class Images:
         for image, path in zip(images, paths, strict=True):
             if path is not None:
                 image[:] = self._read(path)
-        sums = [google_crc32c.value(image.tobytes()) for image in images]
-        return images, {"pixels_crc32c": sums}
+        return images, _pixel_sums(images)
 
     def _read(self, path: Path) -> U8:
         pixels = read_rgb(path)
@@ -103,7 +143,7 @@ class GreyFromSpikes:
     def block(self, region: Region) -> tuple[U8, dict[str, Any]]:
         """The grey frames of the exposures in `region`, and a checksum of each."""
         images = np.stack([self._expose(a, b) for a, b in self.spans[region[0]]])
-        return images, {"pixels_crc32c": [google_crc32c.value(image.tobytes()) for image in images]}
+        return images, _pixel_sums(images)
 
     def _expose(self, start: int, stop: int) -> U8:
         counts = sum(stream.count(a, b) for stream, a, b in self.files.parts(start, stop))
@@ -121,3 +161,7 @@ class Table:
     def block(self, region: Region) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
         """The rows of `region`."""
         return np.array(self.values, np.int64)[region], {}
+
+
+def _pixel_sums(images: U8) -> dict[str, Any]:
+    return {"pixels_crc32c": [google_crc32c.value(np.ascontiguousarray(image)) for image in images]}

@@ -1,20 +1,19 @@
 """Building a store: one writer at a time, in pieces that are whole or absent, resumed where it stopped.
 
 A *piece* is one shard. Its bytes are written and fsynced, then a receipt beside the store's content says so; a stage
-that is run again skips the pieces whose receipt still fits. Metadata follows when all pieces of an array are there,
-and the root's `stages` last: until then readers refuse the store.
+that is run again skips the pieces whose receipt still fits. An array's metadata is taken away before, and written after
+all pieces are there; the root's `stages` last: until then readers refuse the store.
 """
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import math
 import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,13 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.files import write_atomic
+from pipeline.files import PARTIAL, write_atomic
+from pipeline.fingerprints import fingerprint_of
 from pipeline.mapped import forget_maps, read_metadata
-from pipeline.shards import ArrayLayout, Index, Receipt, shard_path, write_shard
+from pipeline.root import WORK, Attributes, read_root, write_group, write_node, write_root
+from pipeline.shards import ArrayLayout, Index, Receipt, shard_key, write_shard
 from pipeline.store import check_sizes
-
-WORK = ".spk"
-"""Directory inside a store, there only while a stage runs or after it was interrupted: lock and receipts."""
 
 Region = tuple[slice, ...]
 
@@ -77,21 +75,22 @@ def build_piece(piece: Piece) -> Built:
     if (earlier := _earlier(piece)) is not None:
         return earlier
     values, summary = piece.source.block(piece.layout.region(piece.shard))
+    piece.receipt_path.unlink(missing_ok=True)  # it is not of the bytes that follow
     receipt = write_shard(piece.array, piece.layout, piece.shard, values)
-    note = {"inputs": piece.inputs, "size": receipt.size, "crc32c": receipt.crc32c, "summary": summary}
+    note = {"inputs": piece.inputs, "size": receipt.size, "seal": receipt.seal, "summary": summary}
     write_atomic(piece.receipt_path, json.dumps(note))
     return Built(piece=piece, receipt=receipt, summary=summary, written=True)
 
 
 def _earlier(piece: Piece) -> Built | None:
-    path = shard_path(piece.array, piece.shard)
+    key = shard_key(piece.shard)
     try:
         note = json.loads(piece.receipt_path.read_bytes())
-        if note["inputs"] != piece.inputs or path.stat().st_size != note["size"]:
+        if note["inputs"] != piece.inputs or (piece.array / key).stat().st_size != note["size"]:
             return None
-        receipt = Receipt(path.relative_to(piece.array).as_posix(), note["size"], note["crc32c"])
+        receipt = Receipt(key, note["size"], note["seal"])
         return Built(piece=piece, receipt=receipt, summary=note["summary"], written=False)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # no receipt, or one cut short: the piece is built again
 
 
@@ -128,124 +127,150 @@ class ArrayJob:
     def is_finished(self) -> bool:
         """Is this very array on disk, complete?"""
         try:
-            attributes = read_metadata(self.array)["attributes"]
-            check_sizes(self.array)
+            metadata = read_metadata(self.array)
+            check_sizes(self.array, metadata)
         except StoreError:
             return False
-        return bool(attributes.get("inputs") == self.key)
+        return bool(metadata["attributes"].get("inputs") == self.key)
+
+
+RunPieces = Callable[[Sequence[Piece]], list[Built]]
 
 
 class StoreBuilder:
-    """The one process that may change a store, for the time of a `with` block."""
+    """The one process that may change a store, for the time of a `with` block.
 
-    def __init__(self, store: Path, stage: str) -> None:
+    Args:
+        stage: the stage that is run.
+        seen: the root's attributes, or None, from which the caller concluded what has to be done.
+
+    Raises:
+        StoreError: another process is writing, or has written since `seen`.
+    """
+
+    def __init__(self, store: Path, stage: str, seen: Attributes | None) -> None:
         self.store = store
         self.stage = stage
-        self.receipts = store / WORK / stage.replace("/", "-")
+        self._seen = seen
+        self._receipts = _receipts(store, stage)
         self._lock: int | None = None
 
     def __enter__(self) -> "StoreBuilder":
         self._lock = _lock(self.store / WORK / "lock", self.store)
+        try:
+            if read_root(self.store) != self._seen:
+                raise StoreError(
+                    f"{self.store}: another process changed it just now", "run the command again"
+                )
+        except BaseException:
+            self._release()
+            raise
         forget_maps(self.store)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._release()
+
+    def begin(self, attributes: Attributes, stages: dict[str, Attributes]) -> None:
+        """Leave only these `stages` in the root, so that readers refuse what is about to change."""
+        assert self.stage not in stages
+        if self._receipts.is_dir():  # an earlier run was interrupted
+            for partial in self.store.rglob(f".*{PARTIAL}"):
+                partial.unlink()
+        self._receipts.mkdir(parents=True, exist_ok=True)
+        write_root(self.store, attributes, stages)
+
+    def build(self, jobs: Sequence[ArrayJob], run: RunPieces) -> list[Built]:
+        """Build the arrays of `jobs`: their pieces, then their metadata.
+
+        Args:
+            run: calls `build_piece` on each piece; where and how many at a time is its business.
+        """
+        for job in jobs:
+            (job.array / "zarr.json").unlink(missing_ok=True)
+        built = run([piece for job in jobs for piece in self._pieces(job)])
+        by_array: dict[Path, list[Built]] = {}
+        for one in built:
+            by_array.setdefault(one.piece.array, []).append(one)
+        for job in jobs:
+            _finish_array(job, by_array[job.array])
+        return built
+
+    def write_group(self, group: Path, attributes: Attributes) -> None:
+        """Write the metadata of a group below the root."""
+        write_group(group, attributes)
+
+    def commit(self, attributes: Attributes, stages: dict[str, Attributes]) -> None:
+        """Record the finished stages in the root's metadata, last of all, and drop the receipts."""
+        write_root(self.store, attributes, stages)
+        self.forget_receipts()
+
+    def forget_receipts(self) -> None:
+        """Build everything anew, even what an interrupted run finished."""
+        shutil.rmtree(self._receipts, ignore_errors=True)
+
+    def _pieces(self, job: ArrayJob) -> list[Piece]:
+        name = job.array.relative_to(self.store).as_posix().replace("/", "--")
+        common = {"array": job.array, "layout": job.layout, "source": job.source, "inputs": job.key}
+        return [Piece(shard=s, receipts=self._receipts / name, **common) for s in job.layout.shards()]
+
+    def _release(self) -> None:
         assert self._lock is not None
         forget_maps(self.store)
         with contextlib.suppress(OSError):  # the directory stays when receipts are needed to resume
             if not any(path.name != "lock" for path in (self.store / WORK).iterdir()):
                 shutil.rmtree(self.store / WORK)
         os.close(self._lock)
-
-    def build(self, jobs: Sequence[ArrayJob], run: Callable[[Sequence[Piece]], list[Built]]) -> list[Built]:
-        """Build the arrays of `jobs`: their pieces, then their metadata.
-
-        Args:
-            run: calls `build_piece` on each piece; where and how many at a time is its business.
-        """
-        built = run([piece for job in jobs for piece in self._pieces(job)])
-        by_array: dict[Path, list[Built]] = {}
-        for one in built:
-            by_array.setdefault(one.piece.array, []).append(one)
-        for job in jobs:
-            self._finish_array(job, by_array[job.array])
-        return built
-
-    def write_group(self, group: Path, attributes: dict[str, Any]) -> None:
-        """Write the metadata of a group."""
-        _write_node(group, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-
-    def begin(self, outdated: Iterable[str]) -> None:
-        """Take this stage, and stages that build on it, out of the root's record: readers refuse the store now."""
-        if (self.store / "zarr.json").is_file():
-            attributes = read_metadata(self.store)["attributes"]
-            gone = {self.stage, *outdated}
-            stages = {name: record for name, record in attributes["stages"].items() if name not in gone}
-            self.write_group(self.store, attributes | {"stages": stages})
-
-    def commit(self, attributes: dict[str, Any], record: dict[str, Any]) -> None:
-        """Record the stage as finished in the root's metadata, last of all, and drop the receipts."""
-        stages = attributes.get("stages", {}) | {self.stage: record}
-        fingerprint = fingerprint_of([attributes["splits"], stages])
-        self.write_group(self.store, attributes | {"stages": stages, "fingerprint": fingerprint})
-        shutil.rmtree(self.receipts, ignore_errors=True)
-
-    def forget_receipts(self) -> None:
-        """Build everything anew, even what an interrupted run finished."""
-        shutil.rmtree(self.receipts, ignore_errors=True)
-
-    def _pieces(self, job: ArrayJob) -> list[Piece]:
-        name = job.array.relative_to(self.store).as_posix().replace("/", "--")
-        common = {"array": job.array, "layout": job.layout, "source": job.source, "inputs": job.key}
-        return [Piece(shard=s, receipts=self.receipts / name, **common) for s in job.layout.shards()]
-
-    def _finish_array(self, job: ArrayJob, built: list[Built]) -> None:
-        ledger = {one.receipt.key: [one.receipt.size, one.receipt.crc32c] for one in built}
-        for stray in [file for file in (job.array / "c").rglob("*") if file.is_file()]:
-            if stray.relative_to(job.array).as_posix() not in ledger:
-                stray.unlink()
-        summary = job.summarise([one.summary for one in built])
-        attributes = job.attributes | summary | {"inputs": job.key, "ledger": ledger}
-        _write_node(job.array, job.layout.metadata(attributes))
+        self._lock = None
 
 
-def _write_node(node: Path, metadata: dict[str, Any]) -> None:
-    write_atomic(node / "zarr.json", json.dumps(metadata, indent=1) + "\n")
+def was_interrupted(store: Path, stage: str) -> bool:
+    """Did a run of the stage stop before its very end? Then it has left things to tidy up at least."""
+    return _receipts(store, stage).is_dir()
+
+
+def _receipts(store: Path, stage: str) -> Path:
+    return store / WORK / stage.replace("/", "-")
+
+
+def _finish_array(job: ArrayJob, built: Sequence[Built]) -> None:
+    ledger = {one.receipt.key: [one.receipt.size, one.receipt.seal] for one in built}
+    for stray in [file for file in (job.array / "c").rglob("*") if file.is_file()]:
+        if stray.relative_to(job.array).as_posix() not in ledger:
+            stray.unlink()
+    summary = job.summarise([one.summary for one in built])
+    attributes = job.attributes | summary | {"inputs": job.key, "ledger": ledger}
+    write_node(job.array, job.layout.metadata(attributes))
 
 
 def _lock(path: Path, store: Path) -> int:
     """Take the store's lock, or say who holds it. The kernel lets go of it when its owner dies, however it dies."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                break
-        except FileNotFoundError:
-            pass  # the owner before us finished and took the file away between our two calls
-        except OSError:
-            owner = os.read(descriptor, 4096).decode(errors="replace")
-            os.close(descriptor)
-            raise StoreError(
-                f"{store}: another process is writing: {owner}", "wait for it, or stop it"
-            ) from None
-        os.close(descriptor)
+    while (descriptor := _try_lock(path, store)) is None:
+        pass  # an owner before us finished, and took the file away just when we opened it
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:2000]
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command}".encode())
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command}".encode(), 0)
     return descriptor
 
 
-def fingerprint_of(value: Any) -> str:
-    """SHA-256 of a JSON value, however its mappings are ordered."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.integer):
-        return int(value)
-    return str(value)
+def _try_lock(path: Path, store: Path) -> int | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == path.stat().st_ino:
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        owner = os.pread(descriptor, 4096, 0).decode(errors="replace") or "it does not say who"
+        os.close(descriptor)
+        raise StoreError(f"{store}: another process is writing: {owner}", "wait for it, or stop it") from None
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None

@@ -88,16 +88,24 @@ class ClipSource:
         """
         Raises:
             UsageError: the crop does not fit the scale or the frames.
-            StoreError: no blurry or no sharp frames.
+            StoreError: no blurry or no sharp frames, or no such voxel grids.
             TrainingError: no sequence has `num_frames` consecutive frames with sharp ones.
         """
         self.config = config
         self.scale = store.scale
         if config.crop % store.scale:
             raise UsageError(f"clip.crop={config.crop} is not a multiple of the spikes' scale, {store.scale}")
-        self._arrays = [_arrays_of(sequence, voxels) for sequence in store.sequences(split)]
+        sequences = [sequence for sequence in store.sequences(split) if sequence.has_sharp.any()]
+        if not sequences and store.splits.get(split):
+            raise StoreError(
+                f"{store.path}: split {split!r} has no sharp frames to train on",
+                "name them in the manifest's layout as `sharp:` and ingest again",
+            )
+        self._arrays = [_arrays_of(sequence, voxels) for sequence in sequences]
         self.clips = tuple(
-            clip for i, s in enumerate(store.sequences(split)) for clip in _clips_of(i, s, config, voxels)
+            clip
+            for number, (sequence, arrays) in enumerate(zip(sequences, self._arrays, strict=True))
+            for clip in _clips_of(number, sequence, config, num_bins=arrays[1].shape[1])
         )
         if not self.clips:
             raise TrainingError(
@@ -192,24 +200,23 @@ def _epoch_order(seed: int, epoch: int, num_clips: int) -> npt.NDArray[np.int64]
 
 def _arrays_of(sequence: Sequence, voxels: str) -> tuple[MappedArray, MappedArray, MappedArray]:
     blurry, sharp = sequence.blurry, sequence.sharp
-    for array, kind in ((blurry, "blurry"), (sharp, "sharp")):
-        if array is None:
-            raise StoreError(
-                f"{sequence.path}: has no {kind} frames to train on",
-                f"name them in the manifest's layout as `{kind}:` and ingest again",
-            )
-    assert blurry is not None and sharp is not None
+    if blurry is None:
+        raise StoreError(
+            f"{sequence.path}: has no blurry frames to train on",
+            "name them in the manifest's layout as `blurry:`, or declare `blurry_from_spikes:`, and ingest again",
+        )
+    assert sharp is not None  # some frames have one
     return blurry, sequence.voxels(voxels), sharp
 
 
-def _clips_of(index: int, sequence: Sequence, config: ClipConfig, voxels: str) -> Iterator[Clip]:
+def _clips_of(number: int, sequence: Sequence, config: ClipConfig, num_bins: int) -> Iterator[Clip]:
     start, stop = sequence.exposure.T
     off_centre = np.abs(2 * (sequence.sharp_index - start) + 1 - (stop - start))
-    in_middle = off_centre * sequence.voxels(voxels).shape[1] <= stop - start  # within half a bin
+    in_middle = off_centre * num_bins <= stop - start  # within half a bin
     for first in range(sequence.num_frames - config.num_frames + 1):
         span = slice(first, first + config.num_frames)
         if sequence.has_sharp[span].all():
-            yield Clip(sequence=index, first_frame=first, reversible=bool(in_middle[span].all()))
+            yield Clip(sequence=number, first_frame=first, reversible=bool(in_middle[span].all()))
 
 
 def _room(store: Store, blurry: MappedArray, crop: int) -> tuple[int, int]:

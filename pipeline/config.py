@@ -6,6 +6,8 @@ values. An unknown key, a repeated key, `1e-4` read by YAML as text: each is an 
 
 import dataclasses
 import difflib
+import re
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,13 +17,15 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SpkError
 
 T = TypeVar("T")
 
 MAX_YAML_BYTES = 1 << 20
 """A config or manifest larger than this is a mistake or an attack."""
 MAX_EXTENDS_DEPTH = 8
+_FRACTION = re.compile(r"[+-]?[0-9]{1,18}(/[1-9][0-9]{0,17}|\.[0-9]{1,18})?(e[+-]?[0-9]{1,2})?")
+"""Bounded, because an exponent of millions is as many digits of exact number."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -177,7 +181,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: expected dotted.key=value, for example optim.lr=1.0e-4")
-    value = _parse_yaml(f"value: {text}", f"override {override!r}")["value"]
+    parsed = _parse_yaml(f"value: {text}", f"override {override!r}")
+    if set(parsed) != {"value"}:
+        raise ConfigError(f"override {override!r}: expected one value")
+    value = parsed["value"]
     *parents, last = key.split(".")
     for parent in parents:
         child = values.setdefault(parent, {})
@@ -214,15 +221,8 @@ def _dataclass_of(cls: type, values: Any, path: str, problems: list[str]) -> Any
         return None
     try:
         return cls(**arguments)
-    except ConfigError as error:
-        problems.append(f"{path}: {error.problem}" if path else error.problem)
-    except (
-        Exception
-    ) as error:  # __post_init__ speaks in ValueError or a domain error; both belong in the list
-        if not isinstance(error, ValueError) and not hasattr(error, "problem"):
-            raise
-        text = str(error)
-        problems.append(f"{path}: {text}" if path else text)
+    except (ValueError, SpkError) as error:  # what a __post_init__ says
+        problems.append(f"{path}: {error}" if path else str(error))
     return None
 
 
@@ -236,7 +236,7 @@ def _value_of(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         return _mismatch(" or ".join(repr(argument) for argument in arguments), value, path, problems)
     if origin is tuple:
         return _tuple_of(arguments, value, path, problems)
-    if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, int]):
+    if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             return _mismatch("a mapping", value, path, problems)
         return {str(k): _value_of(arguments[1], v, _join(path, str(k)), problems) for k, v in value.items()}
@@ -257,9 +257,12 @@ def _union_of(options: tuple[Any, ...], value: Any, path: str, problems: list[st
         if not attempt:
             return result
         attempts.append(attempt)
-    # The closest reading is the one with the most specific complaints, which is a nested one if there is any.
-    problems.extend(max(attempts, key=lambda attempt: max(len(line) for line in attempt)))
-    return None
+    nested = [attempt for attempt in attempts if not attempt[0].startswith(f"{path}: expected ")]
+    if nested:
+        problems.extend(nested[0])
+        return None
+    expected = [attempt[0].removeprefix(f"{path}: expected ").rpartition(", got ")[0] for attempt in attempts]
+    return _mismatch(" or ".join(expected), value, path, problems)
 
 
 def _tuple_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
@@ -279,20 +282,17 @@ def _scalar_of(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
-    if hint is float and is_number:
+    if hint is float and is_number and abs(value) <= sys.float_info.max:  # neither .nan nor .inf
         return float(value)
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
-    if hint is Fraction and (is_number or isinstance(value, str)):
-        try:
-            return Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
-            pass
+    if hint is Fraction and (is_number or isinstance(value, str)) and _FRACTION.fullmatch(str(value)):
+        return Fraction(str(value))
     if hint is Any:
         return value
     note = ""
     if hint in (int, float) and isinstance(value, str) and _is_number_text(value):
-        note = f" (YAML reads {value} as text: write {_yaml_number(value)})"
+        note = f" (YAML reads {value} as text: {_how_to_write(value)})"
     return _mismatch(getattr(hint, "__name__", str(hint)) + note, value, path, problems)
 
 
@@ -304,11 +304,13 @@ def _is_number_text(text: str) -> bool:
     return True
 
 
-def _yaml_number(text: str) -> str:
+def _how_to_write(text: str) -> str:
     mantissa, e, exponent = text.lower().partition("e")
     if not e:
-        return text
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent if exponent[0] in '+-' else '+' + exponent}"
+        return "without quotes"
+    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+    sign = "" if exponent[0] in "+-" else "+"
+    return f"write {mantissa}e{sign}{exponent}"
 
 
 def _mismatch(expected: str, value: Any, path: str, problems: list[str]) -> None:

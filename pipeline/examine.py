@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pipeline.align import Alignment, align_recording
 from pipeline.blocks import SpikeFiles
-from pipeline.dat import open_spikes
+from pipeline.copies import refuse_copied_files
 from pipeline.errors import FormatError
 from pipeline.geometry import check_geometry
+from pipeline.images import image_size
 from pipeline.manifest import Manifest
 from pipeline.recordings import Recording, scale_of
 from pipeline.reports import Quarantined
@@ -49,30 +50,40 @@ def examine_recording(
         What was found, or None when no frame is left; and the frames set aside, whether that is allowed or not.
 
     Raises:
-        FormatError: a file cannot be read, or is not what the manifest says.
+        FormatError: a file cannot be read, or is not what the manifest says; a sharp frame is a copy.
         AlignmentError: the exposure rule cannot be applied.
     """
     if not recording.frames or not recording.spike_paths:
         return None, recording.problems
-    streams = [open_spikes(path, recording.format) for path in recording.spike_paths]
+    files = SpikeFiles.measure(recording.spike_paths, recording.format)
     check_geometry(recording.spike_paths[0], recording.format)
-    alignment = align_recording(recording, manifest, streams)
+    alignment = align_recording(recording, manifest, files.files)
     problems = recording.problems + alignment.problems
     if not alignment.frames:
         return None, problems
-    kept = [recording.frames.index(frame) for frame in alignment.frames]
-    blurry = tuple(recording.blurry_paths[k] for k in kept)
-    sharp = tuple(recording.sharp_paths[k] for k in kept)
-    files = SpikeFiles(paths=recording.spike_paths, lengths=tuple(map(len, streams)), format=recording.format)
+    place = {frame: k for k, frame in enumerate(recording.frames)}
+    kept = [place[frame] for frame in alignment.frames]
     examined = Examined(
         recording=recording,
         alignment=alignment,
         files=files,
-        blurry_paths=blurry,
-        sharp_paths=sharp,
+        blurry_paths=tuple(recording.blurry_paths[k] for k in kept),
+        sharp_paths=tuple(recording.sharp_paths[k] for k in kept),
         scale=scale_of(recording, manifest),
     )
+    _check_images(examined)
     return examined, problems
+
+
+def _check_images(examined: Examined) -> None:
+    expected = examined.rgb_shape
+    for path in (*examined.blurry_paths, *examined.sharp_paths):
+        if path is not None and (found := image_size(path)) != expected:
+            raise FormatError(
+                f"{path}: {found[0]}x{found[1]} pixels, expected {expected[0]}x{expected[1]}: the spikes'"
+                f" {examined.spike_shape[0]}x{examined.spike_shape[1]} times {examined.scale}"
+            )
+    refuse_copied_files(examined.blurry_paths, examined.sharp_paths)
 
 
 def common_scale(examined: Sequence[Examined]) -> int:

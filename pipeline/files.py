@@ -21,7 +21,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     The bytes go to a temporary name in the same directory, are fsynced, renamed over `path`, and the directory is
     fsynced: after a crash at any instant `path` holds the old bytes or the new ones.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_durable(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -41,6 +41,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Make `path` hold `data` (text as UTF-8), whole and durable, or leave it as it was."""
     with atomic_file(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def _make_durable(directory: Path) -> None:
+    """Make a directory, and those above it, whose names survive a power cut as well."""
+    if directory.is_dir():
+        return
+    _make_durable(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
 
 
 def sync_directory(path: Path) -> None:

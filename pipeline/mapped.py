@@ -1,11 +1,13 @@
 """Reading Zarr arrays straight from memory-mapped shards.
 
-Each shard is mapped once per process and its index parsed once; an inner chunk's checksum is verified when the chunk
-is first touched. All processes share the system's page cache, and there is no cache of our own to configure.
+Each shard is mapped once per process, compared with the array's ledger, and its index parsed; an inner chunk's
+checksum is verified when the chunk is first touched. All processes share the system's page cache, and there is no
+cache of our own to configure.
 """
 
 import itertools
 import json
+import operator
 import resource
 import threading
 from collections import OrderedDict
@@ -16,7 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.shards import CRC_BYTES, MISSING, ArrayLayout, Index, compressor, crc32c_bytes, shard_path
+from pipeline.shards import (
+    CRC_BYTES,
+    MISSING,
+    SEAL_BYTES,
+    ArrayLayout,
+    Index,
+    Receipt,
+    compressor,
+    crc32c_bytes,
+    shard_key,
+)
 
 REPAIR = "restore the file from a copy, or build the store again with --overwrite"
 
@@ -37,11 +49,14 @@ class MappedArray:
             StoreError: there is no such array, or it is not one that this program writes.
         """
         self.path = path
+        self._resolved = path.resolve()
         metadata = read_metadata(path)
         try:
             self.layout = _layout_from(metadata)
             self.attributes: dict[str, Any] = metadata["attributes"]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            ledger = self.attributes["ledger"].items()
+            self._receipts = {key: Receipt(key, int(size), int(seal)) for key, (size, seal) in ledger}
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise StoreError(f"{path / 'zarr.json'}: not an array written by spk: {error!r}") from error
 
     @property
@@ -59,7 +74,7 @@ class MappedArray:
         """The selected values; a read-only view of the map when they lie in one uncompressed chunk.
 
         Raises:
-            IndexError: a position outside the array.
+            IndexError: a position outside the array, a step other than 1, or what numpy calls fancy indexing.
             StoreError: a shard is missing or damaged.
         """
         spans, dropped = self._spans(selection)
@@ -71,6 +86,8 @@ class MappedArray:
 
     def _spans(self, selection: Any) -> tuple[list[tuple[int, int]], set[int]]:
         selection = selection if isinstance(selection, tuple) else (selection,)
+        if len(selection) > len(self.shape):
+            raise IndexError(f"{len(selection)} indices for an array of {len(self.shape)} axes")
         selection = selection + (slice(None),) * (len(self.shape) - len(selection))
         spans, dropped = [], set()
         for axis, (part, size) in enumerate(zip(selection, self.shape, strict=True)):
@@ -80,7 +97,7 @@ class MappedArray:
                     raise IndexError(f"step {step} on axis {axis}: only whole spans can be read")
                 spans.append((start, max(start, stop)))
                 continue
-            position = int(part)
+            position = _position(part)
             if not -size <= position < size:
                 raise IndexError(f"{position} on axis {axis} of size {size}")
             spans.append((position % size, position % size + 1))
@@ -111,7 +128,10 @@ class MappedArray:
         number = int(
             np.ravel_multi_index([p % n for p, n in zip(position, per_shard, strict=True)], per_shard)
         )
-        data = _MAPS.get(shard_path(self.path, shard), self.layout).chunk(number)
+        receipt = self._receipts.get(shard_key(shard))
+        if receipt is None:
+            raise StoreError(f"{self.path / shard_key(shard)}: shard is not in the array's ledger", REPAIR)
+        data = _MAPS.get(self._resolved, receipt, self.layout).chunk(number)
         if self.layout.codec != "none":
             data = np.frombuffer(compressor(self.layout.codec).decode(data), np.uint8)
         return data.view(self.dtype).reshape(self.layout.chunk)
@@ -120,19 +140,21 @@ class MappedArray:
 class _MappedShard:
     """One mapped shard file, its parsed index, and which of its chunks have been verified."""
 
-    def __init__(self, path: Path, layout: ArrayLayout) -> None:
+    def __init__(self, path: Path, receipt: Receipt, layout: ArrayLayout) -> None:
         self._path = path
-        self._layout = layout
         try:
             self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: shard cannot be read: {error}", REPAIR) from error
-        if len(self._bytes) < layout.index_bytes:
-            raise StoreError(f"{path}: {len(self._bytes)} bytes are too few for a shard's index", REPAIR)
-        index = self._bytes[-layout.index_bytes : -CRC_BYTES]
-        if crc32c_bytes(index.tobytes()) != self._bytes[-CRC_BYTES:].tobytes():
+        if len(self._bytes) != receipt.size:
+            raise StoreError(f"{path}: {len(self._bytes)} bytes, but {receipt.size} were written", REPAIR)
+        tail = self._bytes[-layout.index_bytes - SEAL_BYTES :].tobytes()
+        seal, index, checksum = tail[:SEAL_BYTES], tail[SEAL_BYTES:-CRC_BYTES], tail[-CRC_BYTES:]
+        if crc32c_bytes(index) != checksum:
             raise StoreError(f"{path}: the shard's index does not match its checksum", REPAIR)
-        self._index = index.view("<u8").reshape(-1, 2) if index.ctypes.data % 8 == 0 else _aligned(index)
+        if int.from_bytes(seal, "little") != receipt.seal:
+            raise StoreError(f"{path}: is not the shard that was written here", REPAIR)
+        self._index = np.frombuffer(index, "<u8").reshape(-1, 2)
         self._verified = np.zeros(len(self._index), bool)
 
     def chunk(self, number: int) -> npt.NDArray[np.uint8]:
@@ -149,35 +171,49 @@ class _MappedShard:
         return data
 
 
-def _aligned(index: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    return np.frombuffer(index.tobytes(), "<u8").reshape(-1, 2)
+def _position(part: Any) -> int:
+    if isinstance(part, bool | np.bool_):
+        raise IndexError(f"index {part}: expected a whole number or a slice")
+    try:
+        return operator.index(part)
+    except TypeError:
+        raise IndexError(f"index {part!r}: expected a whole number or a slice") from None
+
+
+MOST_MAPS = 1 << 14
+"""A process may have 65,530 maps of all kinds (Linux, vm.max_map_count)."""
 
 
 class _Maps:
     """The shards this process has mapped; the least recently used are let go before descriptors run out."""
 
     def __init__(self) -> None:
-        self._shards: OrderedDict[Path, _MappedShard] = OrderedDict()
+        self._shards: OrderedDict[tuple[Path, Receipt], _MappedShard] = OrderedDict()
         self._lock = threading.Lock()
-        self._limit = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        unlimited = descriptors == resource.RLIM_INFINITY
+        self._limit = MOST_MAPS if unlimited else min(MOST_MAPS, max(64, descriptors // 2))
 
-    def get(self, path: Path, layout: ArrayLayout) -> _MappedShard:
+    def get(self, array: Path, receipt: Receipt, layout: ArrayLayout) -> _MappedShard:
+        """The map of a shard as its receipt describes it: after a rebuild, which has another seal, another map."""
+        key = array, receipt
         with self._lock:
-            if path in self._shards:
-                self._shards.move_to_end(path)
-                return self._shards[path]
-        shard = _MappedShard(path, layout)
+            if key in self._shards:
+                self._shards.move_to_end(key)
+                return self._shards[key]
+        shard = _MappedShard(array / receipt.key, receipt, layout)
         with self._lock:
-            self._shards[path] = shard
+            self._shards[key] = shard
             while len(self._shards) > self._limit:
                 self._shards.popitem(last=False)
         return shard
 
     def forget(self, root: Path) -> None:
         """Unmap everything below `root`, whose files are about to be, or have been, replaced."""
+        root = root.resolve()
         with self._lock:
-            for path in [path for path in self._shards if path.is_relative_to(root)]:
-                del self._shards[path]
+            for key in [key for key in self._shards if key[0].is_relative_to(root)]:
+                del self._shards[key]
 
 
 _MAPS = _Maps()

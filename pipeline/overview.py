@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.dat import open_spikes
 from pipeline.geometry import GeometryScore
 from pipeline.images import write_png
 from pipeline.mapped import read_metadata
 from pipeline.preview import contact_sheet, tfp, to_grey8, voxel_preview
+from pipeline.root import STATS, VOXELIZE
 from pipeline.spike_format import SpikeFormat
-from pipeline.store import STATS, Sequence, Store
+from pipeline.store import Sequence, Store
 
+U8 = npt.NDArray[np.uint8]
 SHOWN_FRAMES = 64
 """Spike frames that a preview takes the mean of, in the middle of a recording."""
 
@@ -27,7 +30,7 @@ def draw_candidates(path: Path, candidates: Many[GeometryScore], picture: Path) 
     write_png(picture, contact_sheet(images, labels))
 
 
-def _mean_image(path: Path, one: GeometryScore) -> Any:
+def _mean_image(path: Path, one: GeometryScore) -> U8:
     fmt = SpikeFormat(height=one.height, width=one.width, rate_hz=Fraction(1))
     stream = open_spikes(path, replace(fmt, bit_order=one.bit_order, padding=one.padding))
     middle = len(stream) // 2
@@ -43,33 +46,31 @@ def store_facts(store: Store) -> dict[str, Any]:
         "sequences": len(sequences),
         "frames": sum(sequence.num_frames for sequence in sequences),
         "stages": list(store.stages),
-        "stats": {
-            name: _statistics(store, name) for name in store.voxel_names if _has_statistics(store, name)
-        },
+        "stats": {name: found for name in store.voxel_names if (found := _statistics(store, name))},
         "fingerprint": store.fingerprint,
         "sequences_list": [_sequence_facts(sequence) for sequence in sequences],
     }
 
 
-def _has_statistics(store: Store, name: str) -> bool:
-    return (store.path / STATS / name / "zarr.json").is_file()
-
-
 def _statistics(store: Store, name: str) -> dict[str, Any]:
-    attributes = read_metadata(store.path / STATS / name)["attributes"]
+    """What the store keeps of its train split's counts, without the histogram; empty when it has no train split."""
+    group = store.path / STATS / name
+    if STATS not in store.attributes["stages"][VOXELIZE + name]:
+        return {}
+    attributes = read_metadata(group)["attributes"]
     return {key: value for key, value in attributes.items() if key != "histogram"}
 
 
 def _sequence_facts(sequence: Sequence) -> dict[str, Any]:
     lengths = np.diff(sequence.exposure).ravel()
-    images = sequence.blurry or sequence.sharp
+    images = sequence.sharp if sequence.blurry is None else sequence.blurry
     same = lengths.min() == lengths.max()
     return {
         "split": sequence.split,
         "name": sequence.name,
         "frames": sequence.num_frames,
         "sharp": int(sequence.has_sharp.sum()),
-        "rgb": "x".join(map(str, images.shape[2:])) if images else "none",
+        "rgb": "x".join(map(str, images.shape[2:])) if images is not None else "none",
         "spikes": f"{sequence.spikes.shape[0]} of {'x'.join(map(str, sequence.spike_shape))}",
         "exposure": f"{lengths[0]}" if same else f"{lengths.min()} to {lengths.max()}",
     }
@@ -79,20 +80,27 @@ def draw_store(store: Store, picture: Path, rows: int = 6) -> None:
     """Draw the middle frame of some sequences, spread over the store: blurry, sharp, and the spikes around it."""
     keys = store.sequence_keys
     chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, min(rows, len(keys))).astype(int))]
-    images, labels = [], []
-    for split, name in chosen:
-        sequence = store.sequence(split, name)
-        frame = sequence.num_frames // 2
-        start, stop = sequence.exposure[frame]
-        kinds = {"blurry": sequence.blurry, "sharp": sequence.sharp}
-        for kind, array in kinds.items():
-            if array is not None:
-                images.append(array[frame])
-                labels.append(f"{split}/{name} {kind}")
-        images.append(to_grey8(tfp(sequence.spikes[start:stop], sequence.spike_shape[1])))
-        labels.append("spikes, mean of the exposure")
-        if store.voxel_names:
-            counts = sequence.voxels(store.voxel_names[0])[frame]
-            images.append(voxel_preview(counts, around=len(counts) / 2))
-            labels.append("spikes, middle")
-    write_png(picture, contact_sheet(images, labels, columns=len(images) // len(chosen)))
+    drawn = [_pictures_of(store.sequence(*key)) for key in chosen]
+    columns = max(map(len, drawn))
+    blank = "", np.full((1, 1), 255, np.uint8)
+    cells = [cell for row in drawn for cell in row + [blank] * (columns - len(row))]
+    labels, images = zip(*cells, strict=True)
+    write_png(picture, contact_sheet(images, labels, columns=columns))
+
+
+def _pictures_of(sequence: Sequence) -> list[tuple[str, U8]]:
+    """The middle frame of a sequence, as (label, picture) of each kind there is."""
+    frame = sequence.num_frames // 2
+    start, stop = sequence.exposure[frame]
+    name = f"{sequence.split}/{sequence.name}"
+    pictures = []
+    if sequence.blurry is not None:
+        pictures.append((f"{name} blurry", sequence.blurry[frame]))
+    if sequence.sharp is not None and sequence.has_sharp[frame]:
+        pictures.append((f"{name} sharp", sequence.sharp[frame]))
+    mean = tfp(sequence.spikes[start:stop], sequence.spike_shape[1])
+    pictures.append((f"{name} spikes, mean", to_grey8(mean)))
+    for voxels in sequence.voxel_names[:1]:
+        counts = sequence.voxels(voxels)[frame]
+        pictures.append((f"{name} spikes, middle", voxel_preview(counts, around=len(counts) / 2)))
+    return pictures

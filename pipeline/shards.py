@@ -3,6 +3,10 @@
 An array is a grid of *shards* (one file each), a shard a grid of *inner chunks* followed by an index of
 (offset, length) pairs. Every inner chunk and the index end in a crc32c, so a flipped bit cannot go unseen. Files
 follow the `sharding_indexed` codec of the Zarr v3 specification and open in any Zarr reader.
+
+Between chunks and index stand four bytes that no chunk refers to, the *seal*: the crc32c of all those checksums and
+of the index, and so of everything in the file. The array's ledger has it as well: a shard that is whole but of another
+place or time is told by one look at its end.
 """
 
 import itertools
@@ -10,7 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import google_crc32c
 import numpy as np
@@ -24,6 +28,7 @@ Index = tuple[int, ...]
 MISSING = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Offset and length, in a shard's index, of an inner chunk that is not there."""
 CRC_BYTES = 4
+SEAL_BYTES = 4
 TARGET_SHARD_BYTES = 32 << 20
 TARGET_TILE = 128
 SMALLEST_TILE = 64
@@ -110,11 +115,11 @@ class ArrayLayout:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A shard that is on disk: its key below the array, its size and the crc32c of all its bytes."""
+    """A shard that is on disk: its key below the array, its size in bytes, and its seal."""
 
     key: str
     size: int
-    crc32c: int
+    seal: int
 
 
 def frames_layout(
@@ -155,9 +160,9 @@ def tile_side(size: int) -> int:
     return min(candidates, key=lambda side: (-size % side, -side))
 
 
-def shard_path(array: Path, shard: Index) -> Path:
-    """Where a shard of the array in directory `array` lies."""
-    return array.joinpath("c", *map(str, shard))
+def shard_key(shard: Index) -> str:
+    """Where a shard lies, relative to the array's directory."""
+    return "/".join(("c", *map(str, shard)))
 
 
 def write_shard(array: Path, layout: ArrayLayout, shard: Index, block: npt.NDArray[Any]) -> Receipt:
@@ -173,15 +178,11 @@ def write_shard(array: Path, layout: ArrayLayout, shard: Index, block: npt.NDArr
     expected = tuple(part.stop - part.start for part in region)
     if block.shape != expected or block.dtype != np.dtype(layout.dtype):
         raise ValueError(f"block of {block.dtype} {block.shape}, expected {layout.dtype} {expected}")
-    path = shard_path(array, shard)
-    size, checksum = 0, google_crc32c.Checksum()
-    with atomic_file(path) as file:
-        for part in _encoded_parts(layout, block):
-            file.write(part)
-            checksum.update(part)
-            size += len(part)
-    crc = int.from_bytes(checksum.digest(), "big")
-    return Receipt(path.relative_to(array).as_posix(), size, crc)
+    key = shard_key(shard)
+    with atomic_file(array / key) as file:
+        seal = _write_encoded(file, layout, block)
+        size = file.tell()
+    return Receipt(key, size, seal)
 
 
 def crc32c_bytes(data: Any) -> bytes:
@@ -193,8 +194,11 @@ def compressor(codec: Codec) -> Any:
     """The numcodecs Blosc of a codec's name, or None."""
     if codec == "none":
         return None
-    from numcodecs import Blosc
+    from numcodecs import Blosc, blosc
 
+    blosc.use_threads = (
+        False  # its threads write their blocks in the order they finish: never the same bytes twice
+    )
     return Blosc(cname=codec, clevel=_CLEVEL[codec], shuffle=Blosc.BITSHUFFLE, typesize=1)
 
 
@@ -215,11 +219,11 @@ def _compressor_metadata(layout: ArrayLayout) -> list[dict[str, Any]]:
     return [{"name": "blosc", "configuration": settings}]
 
 
-def _encoded_parts(layout: ArrayLayout, block: npt.NDArray[Any]) -> Iterator[bytes]:
-    """The bytes of a shard: inner chunks in C order, each with its checksum, then the index."""
+def _write_encoded(file: BinaryIO, layout: ArrayLayout, block: npt.NDArray[Any]) -> int:
+    """Write inner chunks in C order, each with its checksum, then seal and index; return the seal."""
     encoder = compressor(layout.codec)
     index = np.full((math.prod(layout.chunks_per_shard), 2), MISSING, "<u8")
-    offset = 0
+    seal, offset = 0, 0
     for number, position in enumerate(itertools.product(*map(range, layout.chunks_per_shard))):
         starts = [p * c for p, c in zip(position, layout.chunk, strict=True)]
         if any(start >= n for start, n in zip(starts, block.shape, strict=True)):
@@ -227,13 +231,16 @@ def _encoded_parts(layout: ArrayLayout, block: npt.NDArray[Any]) -> Iterator[byt
         data = _chunk_bytes(block, starts, layout.chunk)
         if encoder is not None:
             data = encoder.encode(data)
+        checksum = crc32c_bytes(data)
+        seal = google_crc32c.extend(seal, checksum)
         index[number] = offset, len(data) + CRC_BYTES
         offset += len(data) + CRC_BYTES
-        yield data
-        yield crc32c_bytes(data)
+        file.write(data)
+        file.write(checksum)
     encoded_index = index.tobytes()
-    yield encoded_index
-    yield crc32c_bytes(encoded_index)
+    seal = google_crc32c.extend(seal, encoded_index)
+    file.write(seal.to_bytes(SEAL_BYTES, "little") + encoded_index + crc32c_bytes(encoded_index))
+    return seal
 
 
 def _chunk_bytes(block: npt.NDArray[Any], starts: list[int], chunk: Index) -> bytes:

@@ -9,14 +9,15 @@
         voxels/<name>  uint8 (N, K, H, W)           spike counts
       stats/<name>               attributes: exact histogram of the train split's counts, means, deviations
 
-Every array's `zarr.json` carries a *ledger*: size and crc32c of each of its shards. The root's `stages` hold, for
-each stage and sequence, a digest of the metadata that stage wrote. `open_store` compares them all, so that a missing
-shard, which any Zarr reader would take for zeros, is an error here.
+Every array's `zarr.json` carries a *ledger*: size and seal (`shards`) of each of its shards. The root's `stages` hold,
+for each stage and sequence, digests of the metadata that stage wrote. `open_store` compares them all, so that a
+missing shard, which any Zarr reader would take for zeros, is an error here.
 """
 
 import functools
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,26 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.mapped import REPAIR, MappedArray, read_metadata
+from pipeline.root import INGEST, STATS, VOXELIZE, read_root
 from pipeline.stats import Normalization, Transform, normalization_from
 
-SPK_FORMAT = 1
-INGEST = "ingest"
-VOXELIZE = "voxelize/"
-STATS = "stats"
 TABLES = ("exposure", "exposure_ns", "sharp_index")
 
 
 class Sequence:
-    """One recording of a store: its frames, spikes and voxel grids, all memory-mapped."""
+    """One recording of a store: its frames, spikes and voxel grids, all memory-mapped.
 
-    def __init__(self, path: Path, split: str, name: str) -> None:
+    Attributes:
+        split, name: its place in the store.
+        frames: names of its N blurry frames.
+        voxel_names: its voxel grids that are complete.
+    """
+
+    def __init__(self, path: Path, voxel_names: tuple[str, ...] = ()) -> None:
         self.path = path
-        self.split = split
-        self.name = name
+        self.split = path.parent.name
+        self.name = path.name
+        self.voxel_names = voxel_names
         self.attributes: dict[str, Any] = read_metadata(path)["attributes"]
         self.frames: tuple[str, ...] = tuple(self.attributes["frames"])
 
@@ -72,9 +77,7 @@ class Sequence:
     @functools.cached_property
     def has_sharp(self) -> npt.NDArray[np.bool_]:
         """Which frames have a sharp one to compare with: (N,). The others are test-only."""
-        return (
-            self.sharp_index >= 0 if "sharp" in self.attributes["arrays"] else np.zeros(self.num_frames, bool)
-        )
+        return self.sharp_index >= 0
 
     @functools.cached_property
     def spikes(self) -> MappedArray:
@@ -95,8 +98,12 @@ class Sequence:
         """Spike counts: (N, K, H, W) uint8.
 
         Raises:
-            StoreError: no voxel grids of that name.
+            StoreError: no voxel grids of that name, or unfinished ones.
         """
+        if name not in self.voxel_names:
+            known = ", ".join(self.voxel_names) or "none"
+            fix = f"spk voxelize {self.path.parents[1]} --name {name}"
+            raise StoreError(f"{self.path}: no finished voxel grids {name!r}; there are: {known}", fix)
         return self._array(f"voxels/{name}")
 
     def _array(self, name: str) -> MappedArray:
@@ -151,7 +158,7 @@ class Store:
         if name not in self.splits.get(split, ()):
             known = {split: len(names) for split, names in self.splits.items()}
             raise UsageError(f"{self.path}: no sequence {split}/{name}; sequences per split: {known}")
-        return Sequence(self.path / split / name, split, name)
+        return Sequence(self.path / split / name, self.voxel_names)
 
     def sequences(self, split: str) -> list[Sequence]:
         """All sequences of a split; none if the store does not have the split."""
@@ -175,14 +182,20 @@ class Store:
         """Statistics of the train split's counts as the normalization to apply when they are read.
 
         Raises:
-            StoreError: the store has no statistics of that name, because it has no train split.
+            StoreError: no such voxel grids, or none with statistics: without a train split, or one in which no
+                two counts differ.
         """
-        group = self.path / STATS / voxels
-        if not (group / "zarr.json").is_file():
+        voxels = self.voxel_name(voxels)
+        if STATS not in self.attributes["stages"][VOXELIZE + voxels]:
             raise StoreError(
                 f"{self.path}: no statistics of {voxels!r}: it has no train split to take them from"
             )
-        return normalization_from(read_metadata(group)["attributes"], transform)
+        try:
+            return normalization_from(read_metadata(self.path / STATS / voxels)["attributes"], transform)
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: all counts of {voxels!r} in the train split are equal: {error}"
+            ) from error
 
 
 def open_store(path: Path, *, check: bool = True) -> Store:
@@ -195,71 +208,40 @@ def open_store(path: Path, *, check: bool = True) -> Store:
         StoreError: no store there, unfinished, of another format version, or with files missing or changed.
     """
     path = Path(path)
-    if not (path / "zarr.json").is_file():
+    attributes = read_root(path)
+    if attributes is None:
         raise StoreError(f"{path}: no store here", f"spk ingest RAW -o {path} --manifest NAME")
-    attributes = read_metadata(path)["attributes"]
-    version = attributes.get("spk_format")
-    if version != SPK_FORMAT:
-        raise StoreError(
-            f"{path}: spk_format is {version!r}, this program reads {SPK_FORMAT}", "ingest it again"
-        )
-    if INGEST not in attributes.get("stages", {}):
+    if INGEST not in attributes["stages"]:
         raise StoreError(
             f"{path}: its ingest did not finish", "run the same spk ingest command again: it resumes"
         )
-    store = Store(path, attributes)
     if check:
-        for stage, record in attributes["stages"].items():
-            _check_stage(store, stage, record)
-    return store
+        for record in attributes["stages"].values():
+            _check_stage(path, record)
+    return Store(path, attributes)
 
 
-def _check_stage(store: Store, stage: str, record: dict[str, Any]) -> None:
-    digests = record["sequences"]
-    missing = [f"{split}/{name}" for split, name in store.sequence_keys if f"{split}/{name}" not in digests]
-    if missing:
-        raise StoreError(
-            f"{store.path}: stage {stage} lacks {missing[0]} and {len(missing) - 1} more", "run it again"
-        )
-    for key, digest in digests.items():
-        groups = stage_nodes(store.path / key, stage)
-        if metadata_digest(groups) != digest:
-            raise StoreError(f"{store.path / key}: metadata changed since stage {stage} wrote it", REPAIR)
-        for group in groups:
-            check_sizes(group)
-    if (
-        "stats" in record
-        and metadata_digest([store.path / STATS / stage.removeprefix(VOXELIZE)]) != record["stats"]
-    ):
-        raise StoreError(f"{store.path}: statistics changed since stage {stage} wrote them", REPAIR)
+def stage_record(store: Path, nodes: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """What the root keeps of a finished stage: digests of the metadata of its nodes, for each sequence.
+
+    Args:
+        nodes: groups and arrays whose metadata the stage wrote, by "split/sequence"; all relative to the store.
+    """
+    return {"sequences": {key: _digests(store, names) for key, names in nodes.items()}}
 
 
-def stage_nodes(sequence: Path, stage: str) -> list[Path]:
-    """The groups and arrays of a sequence whose metadata a stage writes."""
-    if stage != INGEST:
-        return [sequence / "voxels" / stage.removeprefix(VOXELIZE)]
-    arrays = read_metadata(sequence)["attributes"].get("arrays", [])
-    return [sequence, *(sequence / str(name) for name in arrays)]
+def stats_digests(store: Path, voxels: str) -> dict[str, str]:
+    """Digests of the metadata that holds the statistics of some voxel grids."""
+    return _digests(store, [STATS, f"{STATS}/{voxels}"])
 
 
-def metadata_digest(nodes: Iterable[Path]) -> str:
-    """SHA-256 over the `zarr.json` of some groups and arrays."""
-    digest = hashlib.sha256()
-    for node in nodes:
-        try:
-            digest.update((node / "zarr.json").read_bytes())
-        except OSError as error:
-            raise StoreError(f"{node}: its zarr.json is missing: {error}", REPAIR) from error
-    return digest.hexdigest()
-
-
-def check_sizes(node: Path) -> None:
-    """Compare the files of an array with its ledger.
+def check_sizes(node: Path, metadata: Mapping[str, Any]) -> None:
+    """Compare the files of an array with the ledger in its metadata.
 
     Raises:
         StoreError: a shard is missing or has another size.
     """
-    for key, (size, _) in read_metadata(node)["attributes"].get("ledger", {}).items():
+    for key, (size, _) in metadata["attributes"].get("ledger", {}).items():
         shard = node / key
         try:
             found = shard.stat().st_size
@@ -267,3 +249,26 @@ def check_sizes(node: Path) -> None:
             raise StoreError(f"{shard}: shard is missing", REPAIR) from None
         if found != size:
             raise StoreError(f"{shard}: {found} bytes, but {size} were written", REPAIR)
+
+
+def _check_stage(store: Path, record: Mapping[str, Any]) -> None:
+    digests: dict[str, str] = dict(record.get(STATS, {}))
+    for nodes in record["sequences"].values():
+        digests |= nodes
+    for name, digest in digests.items():
+        node = store / name
+        text = _metadata_bytes(node)
+        if hashlib.sha256(text).hexdigest() != digest:
+            raise StoreError(f"{node / 'zarr.json'}: changed since spk wrote it", REPAIR)
+        check_sizes(node, json.loads(text))
+
+
+def _digests(store: Path, nodes: Iterable[str]) -> dict[str, str]:
+    return {name: hashlib.sha256(_metadata_bytes(store / name)).hexdigest() for name in nodes}
+
+
+def _metadata_bytes(node: Path) -> bytes:
+    try:
+        return (node / "zarr.json").read_bytes()
+    except OSError as error:
+        raise StoreError(f"{node / 'zarr.json'}: cannot be read: {error.strerror}", REPAIR) from error

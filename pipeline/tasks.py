@@ -1,6 +1,7 @@
 """Running many independent pieces of work on Dask: threads here, or an existing distributed cluster."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
@@ -21,7 +22,8 @@ def run_all(
 ) -> list[B]:
     """Call `function` on every item and return the results in order; the first error stops the rest.
 
-    Threads are enough: decoding, counting, checksums and writing release the interpreter lock.
+    When this returns or raises, nothing is still running here. Threads are enough: decoding, counting, checksums and
+    writing release the interpreter lock.
 
     Args:
         function: importable by name, for workers in other processes.
@@ -45,19 +47,25 @@ def run_all(
 def _on_threads(
     function: Callable[[A], B], items: Sequence[A], workers: int, progress: Progress, what: str
 ) -> list[B]:
-    import dask
     from dask.callbacks import Callback
+    from dask.threaded import get
 
     done = 0
 
-    def count(key: Any, result: Any, *_: Any) -> None:
+    def count(*_: Any) -> None:
         nonlocal done
         done += 1
-        progress(min(done, len(items)), len(items), what)
+        progress(done, len(items), what)
 
-    tasks = [dask.delayed(function, pure=False)(item) for item in items]
-    with Callback(posttask=count):
-        return list(dask.compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False))
+    def call(number: int) -> B:
+        return function(items[number])
+
+    # Numbers, not items, are in the graph: Dask would look into every field of every item for more graph.
+    keys = [f"item-{number}" for number in range(len(items))]
+    graph = {key: (call, number) for number, key in enumerate(keys)}
+    # A pool of our own is empty when we leave; one of Dask's would go on writing after an error.
+    with ThreadPoolExecutor(workers) as pool, Callback(posttask=count):
+        return list(get(graph, keys, pool=pool, num_workers=workers))
 
 
 def _on_cluster(
@@ -75,7 +83,8 @@ def _on_cluster(
         futures = client.map(function, items, pure=False)
         for done, future in enumerate(as_completed(futures), start=1):
             if future.status == "error":
-                client.cancel(futures)
-                future.result()
+                error = future.exception()
+                client.cancel(futures)  # after which this one would say no more than that it was cancelled
+                raise error
             progress(done, len(items), what)
         return list(client.gather(futures))

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import logging
+import re
+import shutil
 import time
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
@@ -12,12 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.building import ArrayJob, Built, Region, StoreBuilder, build_piece
+from pipeline.building import ArrayJob, Built, Region, RunPieces, StoreBuilder, build_piece, was_interrupted
 from pipeline.errors import UsageError
+from pipeline.fingerprints import fingerprint_of
+from pipeline.mapped import MappedArray
 from pipeline.reports import Progress, StageReport, no_progress
+from pipeline.root import INGEST, STATS, VOXELIZE
 from pipeline.shards import Codec, frames_layout
 from pipeline.stats import CountHistogram, stats_attributes
-from pipeline.store import INGEST, STATS, VOXELIZE, Sequence, Store, metadata_digest, open_store
+from pipeline.store import Sequence, Store, open_store, stage_record, stats_digests
 from pipeline.tasks import run_all
 from pipeline.voxels import MAX_FRAMES_PER_BIN, bin_packed, frames_per_bin
 
@@ -38,7 +43,7 @@ class VoxelBlocks:
 
     def block(self, region: Region) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
         """Counts (n, K, H, W) of the exposures in `region`, and their histogram."""
-        sequence = Sequence(self.sequence, self.sequence.parent.name, self.sequence.name)
+        sequence = Sequence(self.sequence)
         width = sequence.spike_shape[1]
         spans = sequence.exposure[region[0]]
         counts = np.stack([bin_packed(sequence.spikes[a:b], self.num_bins, width) for a, b in spans])
@@ -67,13 +72,15 @@ def voxelize(
         overwrite: count again even what is finished.
 
     Raises:
-        UsageError: a bin would hold more frames than uint8 can count.
+        UsageError: no bins, or bins that would hold more frames than uint8 can count; or a name that is none.
         StoreError: the store is missing, damaged, or being written.
     """
     started = time.monotonic()
     opened = open_store(store)
     name = name or f"k{num_bins}"
-    if not name.replace("_", "").replace("-", "").isalnum():
+    if num_bins < 1:
+        raise UsageError(f"--bins {num_bins}: at least 1 is needed")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UsageError(f"--name {name!r}: use letters, digits, - and _")
     sequences = [opened.sequence(split, key) for split, key in opened.sequence_keys]
     jobs = [_job(opened, sequence, num_bins, name, codec) for sequence in sequences]
@@ -86,61 +93,64 @@ def voxelize(
         progress=progress,
         what=f"voxel grids {name}",
     )
+    num_shards = sum(job.num_shards for job in jobs)
+    written = sum(job.num_shards for job in todo)
     report = StageReport(
         store=Path(store),
         sequences=len(jobs),
         frames=sum(sequence.num_frames for sequence in sequences),
-        written=sum(job.num_shards for job in todo),
-        skipped=sum(job.num_shards for job in jobs if job not in todo),
+        written=written,
+        skipped=num_shards - written,
         num_bytes=sum(job.num_bytes for job in todo),
         quarantined=(),
-        seconds=0.0,
-    )
-    if dry_run or (not todo and VOXELIZE + name in opened.stages):
-        return report
-    built = _write(opened, name, num_bins, jobs, todo, run, overwrite)
-    return dataclasses.replace(
-        report,
-        written=sum(one.written for one in built),
-        skipped=sum(job.num_shards for job in jobs) - sum(one.written for one in built),
         seconds=time.monotonic() - started,
     )
+    stage = VOXELIZE + name
+    if dry_run or (not todo and stage in opened.stages and not was_interrupted(opened.path, stage)):
+        return report
+    with StoreBuilder(opened.path, stage, opened.attributes) as builder:
+        if overwrite:
+            builder.forget_receipts()
+        built = _write(builder, opened, name, num_bins, jobs, todo, run)
+    written = sum(one.written for one in built)
+    seconds = time.monotonic() - started
+    return dataclasses.replace(report, written=written, skipped=num_shards - written, seconds=seconds)
 
 
 def _write(
+    builder: StoreBuilder,
     store: Store,
     name: str,
     num_bins: int,
     jobs: Many[ArrayJob],
     todo: Many[ArrayJob],
-    run: Any,
-    overwrite: bool,
+    run: RunPieces,
 ) -> list[Built]:
-    with StoreBuilder(store.path, VOXELIZE + name) as builder:
-        builder.begin(outdated=[])
-        for job in todo:
-            builder.write_group(job.array.parent, {})
-        if overwrite:
-            builder.forget_receipts()
-        built = builder.build(todo, run)
-        record: dict[str, Any] = {
-            "parameters": {"num_bins": num_bins, "rule": BIN_RULE},
-            "sequences": {_key(store, job): metadata_digest([job.array]) for job in jobs},
-        }
-        histogram = _train_histogram(store, name)
-        if histogram.num_values:
-            group = store.path / STATS / name
-            builder.write_group(store.path / STATS, {})
-            builder.write_group(group, stats_attributes(histogram, num_bins=num_bins, split=TRAIN))
-            record["stats"] = metadata_digest([group])
-        else:
-            log.warning(
-                "%s has no train split: voxel grids without statistics cannot be trained on", store.path
-            )
-        attributes = {key: value for key, value in store.attributes.items() if key != "stages"}
-        stages = {key: value for key, value in store.attributes["stages"].items() if key != VOXELIZE + name}
-        builder.commit(attributes | {"stages": stages}, record)
+    others = {stage: record for stage, record in store.attributes["stages"].items() if stage != builder.stage}
+    builder.begin(store.attributes, others)
+    for job in todo:
+        builder.write_group(job.array.parent, {})
+    built = builder.build(todo, run)
+    groups = (job.array.parent.relative_to(store.path).as_posix() for job in jobs)
+    nodes = {group.removesuffix("/voxels"): [group, f"{group}/{name}"] for group in groups}
+    record = stage_record(store.path, nodes) | {"parameters": {"num_bins": num_bins, "rule": BIN_RULE}}
+    if _write_statistics(builder, store, name, num_bins):
+        record[STATS] = stats_digests(store.path, name)
+    builder.commit(store.attributes, others | {builder.stage: record})
     return built
+
+
+def _write_statistics(builder: StoreBuilder, store: Store, name: str, num_bins: int) -> bool:
+    """Write the statistics of the train split; without one, see that there are none."""
+    group = store.path / STATS / name
+    histogram = _train_histogram(store, name)
+    if not histogram.num_values:
+        shutil.rmtree(group, ignore_errors=True)
+        log.warning("%s has no train split: its voxel grids have no statistics to train with", store.path)
+        return False
+    builder.write_group(group.parent, {})
+    builder.write_group(group, stats_attributes(histogram, num_bins=num_bins, split=TRAIN))
+    return True
 
 
 def _job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Codec) -> ArrayJob:
@@ -163,7 +173,7 @@ def _job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Code
         array=sequence.path / "voxels" / name,
         layout=frames_layout(shape, ("frame", "bin", "row", "column"), codec=codec),
         source=VoxelBlocks(sequence=sequence.path, num_bins=num_bins),
-        inputs=store.attributes["stages"][INGEST]["sequences"][f"{sequence.split}/{sequence.name}"],
+        inputs=fingerprint_of(store.attributes["stages"][INGEST]["sequences"][_key(sequence)]),
         attributes={
             "num_bins": num_bins,
             "rule": BIN_RULE,
@@ -181,9 +191,10 @@ def _sum_histograms(summaries: list[dict[str, Any]]) -> dict[str, Any]:
 def _train_histogram(store: Store, name: str) -> CountHistogram:
     total = CountHistogram.empty()
     for sequence in store.sequences(TRAIN):
-        total += CountHistogram(np.array(sequence.voxels(name).attributes["histogram"], np.int64))
+        counts = MappedArray(sequence.path / "voxels" / name)
+        total += CountHistogram(np.array(counts.attributes["histogram"], np.int64))
     return total
 
 
-def _key(store: Store, job: ArrayJob) -> str:
-    return job.array.parent.parent.relative_to(store.path).as_posix()
+def _key(sequence: Sequence) -> str:
+    return f"{sequence.split}/{sequence.name}"

@@ -1,0 +1,72 @@
+"""What a training run would do, without doing it: `spk train --dry-run`."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from model.losses import CombinedLoss
+from model.network import build_network
+from model.parallel import Parallel
+from model.pretrained import initialise
+from model.provenance import identity_of
+from model.run_folder import RunFolder, require_same
+from model.train_config import TrainConfig
+from pipeline.clips import ClipSource
+from pipeline.store import open_store
+
+_ADAM_COPIES = 2
+"""Moments that the optimizer keeps of every parameter."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainPlan:
+    """A run that could begin.
+
+    Attributes:
+        run: the folder that would be written.
+        step, steps: where it would begin and end.
+        clips: clips to learn from.
+        parameters: of the network.
+        checkpoint_bytes: about how large each checkpoint would be.
+    """
+
+    run: Path
+    step: int
+    steps: int
+    clips: int
+    parameters: int
+    checkpoint_bytes: int
+
+
+def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> TrainPlan:
+    """Check what `train` would check of folder, store and settings before its first step, and write nothing.
+
+    Raises:
+        UsageError, StoreError, CheckpointError, TrainingError: as `train`.
+    """
+    start = RunFolder(run, config.keep_checkpoints).find_start(resume=resume)
+    store = open_store(config.store)
+    config = replace(config, voxels=store.voxel_name(config.voxels))
+    source = ClipSource(store, "train", config.voxels or "", config.clip)
+    store.normalization(config.voxels or "")
+    if start:
+        place = Parallel(device=torch.device("cpu"), world=int(os.environ.get("WORLD_SIZE", "1")))
+        require_same(run, start.header["identity"], identity_of(config, store, source, place))
+    CombinedLoss(config.loss)  # finds its VGG weights, or says what to do
+    weighted = config.init is not None and start is None
+    with torch.device("cpu" if weighted else "meta"):
+        network = build_network(config.network, source.num_bins)
+    if weighted:
+        initialise(network, config.init)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    copies = 1 + _ADAM_COPIES + bool(config.optim.ema_decay)
+    return TrainPlan(
+        run=run,
+        step=start.step if start else 0,
+        steps=config.steps,
+        clips=len(source),
+        parameters=parameters,
+        checkpoint_bytes=4 * copies * parameters,
+    )

@@ -1,0 +1,142 @@
+"""What a recording becomes in the store: the arrays of its sequence, and the attributes of its group."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from pipeline.blocks import GreyFromSpikes, Images, PackedSpikes, Table
+from pipeline.building import ArrayJob, BlockSource
+from pipeline.config import to_plain
+from pipeline.copies import refuse_copied_pixels
+from pipeline.examine import Examined
+from pipeline.fingerprints import fingerprint_of
+from pipeline.manifest import Manifest
+from pipeline.mapped import read_metadata
+from pipeline.shards import ArrayLayout, frames_layout, spikes_layout, table_layout
+from pipeline.store import TABLES
+
+IMAGE_AXES = ("frame", "channel", "row", "column")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequenceJobs:
+    """A recording on its way into the store.
+
+    Attributes:
+        sources: name below the root of the data set, size in bytes and time of change in ns of each input file: what
+            shows, without reading it, that it is still the same.
+        jobs: its arrays.
+    """
+
+    examined: Examined
+    sources: tuple[tuple[str, int, int], ...]
+    jobs: tuple[ArrayJob, ...]
+
+    @property
+    def key(self) -> str:
+        return self.examined.key
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Its groups and arrays, relative to the store."""
+        split, _, _ = self.key.partition("/")
+        return (split, self.key, *(f"{self.key}/{name}" for name in self.arrays))
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        return tuple(job.array.name for job in self.jobs)
+
+    def attributes(self) -> dict[str, Any]:
+        """What the sequence's group carries."""
+        one = self.examined
+        return {
+            "source_name": one.recording.source_name,
+            "frames": list(one.alignment.frames),
+            "arrays": list(self.arrays),
+            "spike_shape": list(one.spike_shape),
+            "format": to_plain(one.files.format),
+            "sources": self.sources,
+            "residual_ns": one.alignment.residual_ns.tolist(),
+            "set_aside": [dataclasses.asdict(problem) for problem in one.alignment.problems],
+        }
+
+    def refuse_copies(self) -> None:
+        """Refuse sharp frames with the pixels of the blurry ones, once both are in the store.
+
+        Raises:
+            FormatError: there is one.
+        """
+        arrays = {job.array.name: job.array for job in self.jobs}
+        if not {"blurry", "sharp"} <= set(arrays) or not any(self.examined.blurry_paths):
+            return
+        sums = [read_metadata(arrays[name])["attributes"]["pixels_crc32c"] for name in ("blurry", "sharp")]
+        refuse_copied_pixels(*sums, self.examined.sharp_paths)
+
+
+def sequence_jobs(raw: Path, out: Path, one: Examined, manifest: Manifest) -> SequenceJobs:
+    """Plan the arrays of one recording found below `raw`, for the store `out`."""
+    frames, sequence = len(one.alignment.frames), out / one.key
+    height, width = one.spike_shape
+    sources = _sources(raw, one)
+    inputs = fingerprint_of([sources, to_plain(one.files.format), one.files.lengths])
+    spikes = ArrayJob(
+        array=sequence / "spikes",
+        layout=spikes_layout((one.files.num_frames, height, -(-width // 8))),
+        source=PackedSpikes(files=one.files),
+        inputs=inputs,
+    )
+    images = functools.partial(_image_job, frames_layout((frames, 3, *one.rgb_shape), IMAGE_AXES))
+    files = functools.partial(Images, height=one.rgb_shape[0], width=one.rgb_shape[1])
+    jobs = [spikes]
+    if manifest.blurry_from_spikes is not None:
+        jobs.append(images(sequence / "blurry", *_grey(one, manifest.blurry_from_spikes, inputs)))
+    elif any(one.blurry_paths):
+        jobs.append(images(sequence / "blurry", files(paths=one.blurry_paths), inputs))
+    if any(one.sharp_paths):
+        jobs.append(images(sequence / "sharp", files(paths=one.sharp_paths), inputs))
+    jobs += [_table_job(sequence / name, getattr(one.alignment, name)) for name in TABLES]
+    return SequenceJobs(examined=one, sources=sources, jobs=tuple(jobs))
+
+
+def _sources(raw: Path, one: Examined) -> tuple[tuple[str, int, int], ...]:
+    paths = [*one.files.paths, *one.blurry_paths, *one.sharp_paths]
+    states = [(path, path.stat()) for path in paths if path is not None]
+    return tuple((path.relative_to(raw).as_posix(), s.st_size, s.st_mtime_ns) for path, s in states)
+
+
+def _grey(one: Examined, threshold: float, inputs: str) -> tuple[BlockSource, str, dict[str, Any]]:
+    """Blurry frames made from the spikes: their source, its fingerprint, and what to say of them."""
+    spans = tuple((int(a), int(b)) for a, b in one.alignment.exposure)
+    source = GreyFromSpikes(files=one.files, spans=spans, threshold=threshold, scale=one.scale)
+    about = {"made_from": f"mean spike rate of the exposure x threshold {threshold}"}
+    return source, fingerprint_of([inputs, spans, about]), about
+
+
+def _image_job(
+    layout: ArrayLayout, array: Path, source: BlockSource, inputs: str, about: dict[str, Any] | None = None
+) -> ArrayJob:
+    return ArrayJob(
+        array=array,
+        layout=layout,
+        source=source,
+        inputs=inputs,
+        attributes=about or {},
+        summarise=_join_sums,
+    )
+
+
+def _join_sums(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"pixels_crc32c": [value for summary in summaries for value in summary["pixels_crc32c"]]}
+
+
+def _table_job(array: Path, values: npt.NDArray[Any]) -> ArrayJob:
+    rows = values.tolist()
+    return ArrayJob(
+        array=array,
+        layout=table_layout(values.shape, ("frame", "edge")[: values.ndim]),
+        source=Table(values=tuple(map(tuple, rows)) if values.ndim > 1 else tuple(rows)),
+        inputs=fingerprint_of(rows),
+    )

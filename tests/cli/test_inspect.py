@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.images import image_size
+
+
+def test_ranks_how_a_spike_file_may_be_read(shared_data: Path, tmp_path: Path, spk) -> None:
+    path, picture = shared_data / "gopro_spike_pair" / "000226.dat", tmp_path / "picture.png"
+    facts = spk("inspect", path, "-o", picture, "--json").json
+    assert facts["kind"] == "dat" and facts["bytes"] == 2_534_400
+    first, *others = facts["candidates"]
+    assert first.pop("score") > 0.98
+    assert first == {"height": 360, "width": 640, "frames": 88, "bit_order": "lsb", "padding": "none"}
+    assert others and all(other["score"] < 0.99 for other in others)
+    assert min(image_size(picture)) > 100
+
+
+def test_tells_what_is_in_a_store(store: Path, tmp_path: Path, spk) -> None:
+    facts = spk("inspect", store, "-o", tmp_path / "picture.png", "--json").json
+    assert facts.keys() >= {"kind", "sequences", "frames", "stages", "stats", "fingerprint"}
+    assert (facts["kind"], facts["sequences"], facts["frames"]) == ("store", 4, 12)
+    assert facts["stages"] == ["ingest", "voxelize/k4"] and facts["stats"]["k4"]["num_bins"] == 4
+    assert image_size(tmp_path / "picture.png")
+    ran = spk("inspect", store)
+    assert "4 sequences, 12 frames" in ran.out and "train/train_0000" in ran.out
+    assert facts["fingerprint"][:16] in ran.out
+
+
+def test_tells_how_a_run_stands(trained: Path, store: Path, spk) -> None:
+    facts = spk("inspect", trained, "--json").json
+    assert (facts["kind"], facts["step"], facts["steps"], facts["store"]) == ("run", 4, 4, str(store))
+    ran = spk("inspect", trained)
+    assert "step 4 of 4" in ran.out and str(facts["parameters"]) in ran.out and "best, last" in ran.out
+
+
+def test_tells_what_a_checkpoint_is(trained: Path, spk) -> None:
+    path = trained / "checkpoints" / "best.safetensors"
+    facts = spk("inspect", path, "--json").json
+    assert (facts["kind"], facts["num_bins"], facts["voxels"]) == ("checkpoint", 4, "k4")
+    assert "cross_attention" in spk("inspect", path).out
+
+
+@pytest.mark.parametrize("name", ["log.txt", "samples/step_000004.png", "metrics.jsonl"])
+def test_other_files_are_refused(name: str, trained: Path, spk) -> None:
+    spk("inspect", trained / name).assert_fails(2, name, "none of a .dat, a checkpoint, a store and a run")
+
+
+def test_arrays_know_their_shape(tmp_path: Path, spk) -> None:
+    np.save(tmp_path / "spikes.npy", np.zeros((2, 8, 8), np.uint8))
+    spk("inspect", tmp_path / "spikes.npy").assert_fails(2, "spikes.npy", "numpy.load")
+
+
+def test_a_folder_of_something_else_is_refused(made_raw: Path, tmp_path: Path, spk) -> None:
+    spk("inspect", made_raw).assert_fails(2, str(made_raw), "neither a store", "in it")
+    spk("inspect", tmp_path).assert_fails(2, str(tmp_path), "neither a store")
+
+
+def test_a_file_cut_short_is_no_whole_number_of_frames(tmp_path: Path, spk) -> None:
+    (tmp_path / "short.dat").write_bytes(bytes(12_499))
+    spk("inspect", tmp_path / "short.dat").assert_fails(1, "short.dat", "12499 bytes", "copy it again")
+
+
+def test_a_damaged_store_names_the_file(store: Path, raw: Path, tmp_path: Path, spk) -> None:
+    spk("ingest", raw, "-o", tmp_path / "store", "-m", "simulated")
+    shard = next(path for path in (tmp_path / "store").glob("train/*/blurry/c/**/*") if path.is_file())
+    shard.unlink()
+    spk("inspect", tmp_path / "store").assert_fails(1, str(shard), "missing")
+
+
+def test_a_run_has_no_picture(trained: Path, tmp_path: Path, spk) -> None:
+    spk("inspect", trained, "-o", tmp_path / "x.png").assert_fails(2, "x.png", "run")

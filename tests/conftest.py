@@ -1,0 +1,104 @@
+"""Running `spk` inside the test process, and looking at what it says."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cli.main import main
+
+PACKAGES = ("cli", "model", "pipeline")
+
+
+class Ran(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object that is all of stdout."""
+        assert self.code == 0, self.err
+        value = json.loads(self.out)
+        assert isinstance(value, dict) and self.out.count("\n") == 1
+        return value
+
+    def assert_fails(self, code: int, *words: str) -> None:
+        """It ended with `code` and one readable block that holds all `words`; nothing was printed to stdout."""
+        assert self.code == code, f"exit code {self.code}, stderr:\n{self.err}"
+        assert (
+            self.err.count("error: ") == 1 and "Traceback" not in self.err and "this is a bug" not in self.err
+        ), self.err
+        missing = [word for word in words if word not in self.err]
+        assert not missing, f"{missing} not in:\n{self.err}"
+        assert self.out == ""
+
+
+@pytest.fixture
+def spk(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ran]]:
+    """Run a command line, given as words; the state of `logging`, which it sets up, is put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in PACKAGES}
+
+    def run(*words: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return Ran(int(caught.value.code or 0), printed.out, printed.err)
+
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tensors this small only lose time to a second thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real recordings beside the repository."""
+    folder = Path(__file__).parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real recordings at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_scenes() -> list[str]:
+    """Settings of `spk simulate scenes` for a data set of kilobytes: four sequences of three frames."""
+    rig = ["rig.num_frames=3", "rig.exposure_frames=16", "rig.gap_frames=4"]
+    return ["train=2", "val=1", "test=1", "height=48", "width=48", "objects=[1,1]", *rig]
+
+
+@pytest.fixture(scope="session")
+def small_training() -> list[str]:
+    """Changes to the preset `tiny` for a run of a second."""
+    network = {
+        "embed_dims": "[4, 4, 4, 4, 4, 4, 4, 4]",
+        "num_heads": "[1, 1, 1, 1, 1, 1, 1, 1]",
+        "window": "[2, 2, 2]",
+        "deformable_groups": "1",
+        "spike_channels": "[4, 4, 4, 4]",
+        "spike_heads": "1",
+        "fusion_heads": "1",
+    }
+    often = ["log_every=1", "checkpoint_every=2", "validate_every=2", "sample_every=4", "validate_crop=32"]
+    clips = ["steps=4", "clip.num_frames=2", "clip.crop=16", "optim.warmup_steps=1"]
+    return [*clips, *often, *(f"network.{key}={value}" for key, value in network.items())]

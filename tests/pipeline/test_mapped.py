@@ -1,0 +1,234 @@
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import mapped
+from pipeline.errors import StoreError
+from pipeline.mapped import MappedArray, forget_maps
+from pipeline.shards import ArrayLayout, shard_key, write_shard
+
+SHAPE = (5, 6, 11)
+CODECS = ("none", "lz4", "zstd")
+
+
+def write_array(path, values, *, codec="none", **changes):
+    settings = {"shape": values.shape, "shard": (4, 6, 12), "chunk": (2, 3, 4), "names": ("a", "b", "c")}
+    layout = ArrayLayout(**(settings | changes), dtype=str(values.dtype), codec=codec)
+    receipts = [write_shard(path, layout, s, values[layout.region(s)]) for s in layout.shards()]
+    ledger = {receipt.key: [receipt.size, receipt.seal] for receipt in receipts}
+    (path / "zarr.json").write_text(json.dumps(layout.metadata({"ledger": ledger})))
+    return path
+
+
+@pytest.fixture(scope="module")
+def values():
+    return np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory, values):
+    root = tmp_path_factory.mktemp("arrays")
+    return {codec: MappedArray(write_array(root / codec, values, codec=codec)) for codec in CODECS}
+
+
+@pytest.fixture
+def path(tmp_path, values):
+    """One array that a test may damage."""
+    return write_array(tmp_path / "array", values)
+
+
+positions = [st.integers(-n, n - 1) for n in SHAPE]
+slices = [
+    st.builds(slice, st.none() | st.integers(-n - 2, n + 2), st.none() | st.integers(-n - 2, n + 2))
+    for n in SHAPE
+]
+selections = st.integers(0, 3).flatmap(
+    lambda n: st.tuples(*(position | part for position, part in zip(positions[:n], slices[:n], strict=True)))
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(selection=selections)
+def test_reads_like_numpy_and_zarr(arrays, values, selection):
+    expected = values[selection]
+    for array in arrays.values():
+        found = array[selection]
+        assert found.shape == expected.shape and found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(zarr.open_array(arrays["zstd"].path, mode="r")[:], values)
+
+
+def test_a_lone_index_needs_no_tuple(arrays, values):
+    array = arrays["none"]
+    np.testing.assert_array_equal(array[1:3], values[1:3])
+    np.testing.assert_array_equal(array[-1], values[-1])
+    np.testing.assert_array_equal(array[np.int64(2)], values[2])
+    assert array.shape == SHAPE and len(array) == 5 and array.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        5,
+        -6,
+        (0, 6),
+        (0, 0, 11),
+        (0, 0, 0, 0),
+        slice(None, None, 2),
+        slice(None, None, -1),
+        1.0,
+        True,
+        None,
+        ...,
+        [0],
+    ],
+)
+def test_refuses_what_is_outside_or_fancy(arrays, selection):
+    with pytest.raises(IndexError):
+        arrays["none"][selection]
+
+
+def test_one_chunk_is_a_view_of_the_map_that_cannot_be_written(arrays):
+    found = arrays["none"][0, 1:3, 1:3]
+    assert found.base is not None and not found.flags.writeable
+    assert np.shares_memory(found, arrays["none"][0, 0:3, 0:4])
+
+
+def test_reads_signed_tables(tmp_path):
+    table = np.array([[-1, 5], [2**60, -(2**60)], [7, 8]])
+    path = write_array(tmp_path / "t", table, shape=(3, 2), shard=(4, 2), chunk=(1, 2), names=("a", "b"))
+    np.testing.assert_array_equal(MappedArray(path)[:], table)
+
+
+def test_threads_may_share_an_array(arrays, values):
+    forget_maps(arrays["zstd"].path)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: arrays["zstd"][:], range(40)):
+            np.testing.assert_array_equal(found, values)
+
+
+def test_goes_to_other_processes(arrays, values):
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(arrays["lz4"]))[3], values[3])
+
+
+def test_only_so_many_shards_stay_mapped(tmp_path, values, monkeypatch):
+    maps = mapped._Maps()
+    maps._limit = 2
+    monkeypatch.setattr(mapped, "_MAPS", maps)
+    path = write_array(tmp_path / "many", values, shard=(2, 6, 4))
+    array = MappedArray(path)
+    for _ in range(2):
+        np.testing.assert_array_equal(array[:], values)
+        assert len(maps._shards) == 2
+
+
+FIRST = shard_key((0, 0, 0))
+SECOND = shard_key((1, 0, 0))
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "deleted":
+        path.unlink()
+        return
+    if how == "emptied":
+        data = b""
+    elif how == "truncated":
+        data = data[:-1]
+    elif how == "grown":
+        data += b"\0"
+    else:
+        data[how] ^= 1
+    path.write_bytes(data)
+
+
+CHUNK = 2 * 3 * 4 + 4
+INDEX = 16 * 2 * 2 * 3 + 4
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["deleted", "emptied", "truncated", "grown", 0, CHUNK - 1, 5 * CHUNK, -INDEX - 1, -INDEX, -INDEX + 9, -1],
+)
+def test_a_damaged_shard_is_refused_by_name_when_touched(path, how):
+    """Positions: a chunk, its checksum, another chunk, the seal, an offset, a length, the index's checksum."""
+    array = MappedArray(path)
+    damage(path / FIRST, how)
+    with pytest.raises(StoreError, match=str(path / FIRST)):
+        array[0:4]
+
+
+def test_every_flipped_bit_is_seen_and_no_value_is_ever_wrong(path, values):
+    whole = (path / FIRST).read_bytes()
+    for position in range(len(whole)):
+        forget_maps(path)
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 8
+        (path / FIRST).write_bytes(flipped)
+        with pytest.raises(StoreError):
+            MappedArray(path)[0:4]
+
+
+def test_whole_chunks_beside_a_damaged_one_are_read(path, values):
+    damage(path / FIRST, 0)
+    np.testing.assert_array_equal(MappedArray(path)[2:4], values[2:4])
+
+
+def test_a_shard_of_another_place_is_refused(tmp_path, values):
+    path = write_array(tmp_path / "swap", values[:4], shape=(4, 6, 11), shard=(2, 6, 12))
+    one, other = path / FIRST, path / SECOND
+    assert one.stat().st_size == other.stat().st_size
+    (tmp_path / "x").write_bytes(one.read_bytes())
+    other.rename(one)
+    (tmp_path / "x").rename(other)
+    for k, shard in ((0, one), (2, other)):
+        with pytest.raises(StoreError, match=f"{shard}: is not the shard that was written here"):
+            MappedArray(path)[k]
+
+
+def test_a_shard_that_is_not_in_the_ledger_is_refused(path):
+    metadata = json.loads((path / "zarr.json").read_text())
+    del metadata["attributes"]["ledger"][FIRST]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(StoreError, match="not in the array's ledger"):
+        MappedArray(path)[0]
+
+
+def test_a_rebuilt_array_is_read_anew(path, values):
+    np.testing.assert_array_equal(MappedArray(path)[:], values)
+    write_array(path, values[::-1])
+    np.testing.assert_array_equal(MappedArray(path)[:], values[::-1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"zarr_format": 3', '"zarr_format": 2'),
+        ('"fill_value": 0', '"fill_value": 1'),
+        ('"index_location": "end"', '"index_location": "start"'),
+        ('"data_type": "uint8"', '"data_type": "uint9"'),
+        ('"ledger"', '"ledgre"'),
+        ('"shape": [5', '"shape": [9'),
+        ("{", ""),
+    ],
+)
+def test_refuses_metadata_that_it_would_not_write(path, old, new):
+    text = (path / "zarr.json").read_text()
+    assert old in text
+    (path / "zarr.json").write_text(text.replace(old, new, 1))
+    with pytest.raises(StoreError, match=str(path)):
+        MappedArray(path)[:]
+
+
+def test_refuses_a_folder_without_an_array(tmp_path):
+    with pytest.raises(StoreError, match=r"zarr.json is missing"):
+        MappedArray(tmp_path)
+    (tmp_path / "zarr.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"zarr.json"):
+        MappedArray(tmp_path)

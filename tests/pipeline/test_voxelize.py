@@ -1,0 +1,227 @@
+import logging
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+
+from pipeline.errors import StoreError, UsageError
+from pipeline.ingest import ingest
+from pipeline.manifest import read_manifest
+from pipeline.root import WORK, read_root
+from pipeline.store import open_store
+from pipeline.voxelize import voxelize
+
+KEYS = ("train/a", "train/b", "test/c")
+
+
+@pytest.fixture(scope="module")
+def ingested(shared_raw, tmp_path_factory):
+    out = tmp_path_factory.mktemp("voxelize") / "ingested"
+    ingest(shared_raw.root, out, shared_raw.manifest)
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(ingested):
+    out = shutil.copytree(ingested, ingested.parent / "finished")
+    return out, voxelize(out, num_bins=8)
+
+
+@pytest.fixture
+def store(ingested, tmp_path):
+    return shutil.copytree(ingested, tmp_path / "store")
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
+@pytest.mark.parametrize("num_bins", [8, 32])
+def test_zarr_and_the_mapped_reader_equal_counting_frame_by_frame(store, shared_raw, codec, num_bins):
+    """Of exposures of 11, 41 and 4 spike frames: in 32 bins, two of them have fewer frames than bins."""
+    voxelize(store, num_bins=num_bins, codec=codec)
+    root, opened = zarr.open_group(store, mode="r"), open_store(store)
+    for key in KEYS:
+        expected = shared_raw.counts(key, num_bins)
+        found = root[f"{key}/voxels/k{num_bins}"]
+        np.testing.assert_array_equal(found[:], expected)
+        np.testing.assert_array_equal(opened.sequence(*key.split("/")).voxels(f"k{num_bins}")[:], expected)
+        assert found.attrs["num_bins"] == num_bins
+    per_bin = found.attrs["frames_per_bin"]
+    for n in (11, 41, 4):
+        assert (
+            per_bin[str(n)] == np.bincount([j * num_bins // n for j in range(n)], minlength=num_bins).tolist()
+        )
+
+
+def test_statistics_equal_those_of_all_train_counts(finished, shared_raw):
+    counts = np.concatenate([shared_raw.counts(key, 8).ravel() for key in KEYS[:2]])
+    kept = zarr.open_group(finished[0], mode="r")["stats/k8"].attrs
+    assert kept["histogram"] == np.bincount(counts, minlength=256).tolist()
+    assert kept["num_values"] == counts.size and kept["split"] == "train"
+    for name, values in (
+        ("count", counts.astype(np.float64)),
+        ("log1p", np.log1p(counts.astype(np.float64))),
+    ):
+        assert kept[name]["mean"] == pytest.approx(values.mean(), rel=1e-12)
+        assert kept[name]["std"] == pytest.approx(values.std(), rel=1e-12)
+    everything = np.concatenate([counts, shared_raw.counts(KEYS[2], 8).ravel()])
+    assert kept["count"]["mean"] != pytest.approx(everything.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_writes_the_same_bytes(finished, store, workers, tree_of):
+    report = voxelize(store, num_bins=8, workers=workers)
+    assert (report.sequences, report.frames, report.written, report.skipped) == (3, 9, 3, 0)
+    assert report.num_bytes == 9 * 8 * 18 * 20
+    assert tree_of(store) == tree_of(finished[0])
+
+
+def test_compressing_is_the_same_for_any_number_of_workers_too(ingested, tmp_path, tree_of):
+    for workers in (1, 3):
+        path = shutil.copytree(ingested, tmp_path / str(workers))
+        voxelize(path, num_bins=8, codec="zstd", workers=workers)
+    assert tree_of(tmp_path / "1") == tree_of(tmp_path / "3")
+
+
+def test_a_finished_stage_and_a_dry_run_write_nothing(finished, store, times_of):
+    out, _ = finished
+    before = times_of(out)
+    again = voxelize(out, num_bins=8)
+    assert (again.written, again.skipped) == (0, 3) and times_of(out) == before
+    before = times_of(store)
+    assert voxelize(store, num_bins=8, dry_run=True).written == 3
+    assert voxelize(store, num_bins=8, dry_run=True, overwrite=True).written == 3
+    assert times_of(store) == before
+
+
+def test_grids_stand_beside_each_other(store, tree_of):
+    voxelize(store, num_bins=8)
+    before = tree_of(store)
+    voxelize(store, num_bins=4, name="coarse", codec="lz4")
+    after = tree_of(store)
+    assert open_store(store).voxel_names == ("k8", "coarse")
+    assert {name for name in before if before[name] != after[name]} == {"zarr.json"}
+
+
+def test_other_settings_under_the_same_name_rebuild(store, finished, tree_of):
+    voxelize(store, num_bins=4, name="k8")
+    assert voxelize(store, num_bins=8).written == 3
+    assert tree_of(store) == tree_of(finished[0])
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2])
+def test_an_interrupted_stage_is_not_readable_and_resumes(finished, store, pieces, tree_of):
+    def cut(done, total, what):
+        if done == pieces:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        voxelize(store, num_bins=8, workers=1, progress=cut)
+    opened = open_store(store)
+    assert opened.voxel_names == ()
+    with pytest.raises(StoreError, match="no voxel grids yet"):
+        opened.voxel_name("k8")
+    assert (store / WORK).is_dir()
+    assert voxelize(store, num_bins=8).skipped >= pieces
+    assert tree_of(store) == tree_of(finished[0])
+
+
+def test_overwrite_rebuilds_to_the_same_bytes(finished, store, tree_of):
+    voxelize(store, num_bins=8)
+    assert voxelize(store, num_bins=8, overwrite=True).written == 3
+    assert tree_of(store) == tree_of(finished[0])
+
+
+def test_a_second_writer_is_refused(store):
+    from pipeline.building import StoreBuilder
+
+    with (
+        StoreBuilder(store, "ingest", read_root(store)),
+        pytest.raises(StoreError, match="another process is writing"),
+    ):
+        voxelize(store, num_bins=8)
+    assert open_store(store).voxel_names == ()
+
+
+def test_refuses_bins_that_cannot_count(store):
+    with pytest.raises(UsageError, match="--bins 0"):
+        voxelize(store, num_bins=0)
+    for name in ("../x", "", "a b", "ü"):
+        with pytest.raises(UsageError, match="--name"):
+            voxelize(store, name=name or " ")
+    with pytest.raises(UsageError, match="workers: 0"):
+        voxelize(store, workers=0)
+
+
+def test_refuses_exposures_that_are_too_long_for_a_byte(raw, tmp_path):
+    raw.add("train/long", 9, spans=((0, 600),))
+    ingest(raw.root, tmp_path / "s", raw.manifest)
+    with pytest.raises(UsageError, match="exposure of 600 spike frames hold more than 255") as caught:
+        voxelize(tmp_path / "s", num_bins=2)
+    assert "--bins 3" in caught.value.fix
+    voxelize(tmp_path / "s", num_bins=3)
+    found = zarr.open_group(tmp_path / "s", mode="r")["train/long/voxels/k3"][:]
+    np.testing.assert_array_equal(found, raw.counts("train/long", 3))
+
+
+def test_empty_bins_are_told(store, caplog):
+    with caplog.at_level(logging.WARNING):
+        voxelize(store, num_bins=8)
+    assert "exposures of 4 spike frames leave some of 8 bins empty" in caplog.text
+
+
+def test_without_a_train_split_there_are_no_statistics(raw, tmp_path, caplog):
+    ingest(raw.root, tmp_path / "s", raw.manifest)
+    voxelize(tmp_path / "s", num_bins=8)
+    shutil.rmtree(raw.root / "train")
+    ingest(raw.root, tmp_path / "s", raw.manifest, overwrite=True)
+    voxelize(tmp_path / "s", num_bins=8)
+    assert "no train split" in caplog.text and not (tmp_path / "s/stats/k8").exists()
+    with pytest.raises(StoreError, match="no statistics of 'k8'"):
+        open_store(tmp_path / "s").normalization("k8")
+
+
+def real_counts_are_exact(out, files, spans, num_bins, plain):
+    ingest_report = voxelize(out, num_bins=num_bins)
+    assert ingest_report.written == len(files)
+    root = zarr.open_group(out, mode="r")
+    everything = []
+    for key, spikes in files.items():
+        expected = np.stack([plain(spikes[a:b], num_bins) for a, b in spans])
+        np.testing.assert_array_equal(root[f"train/{key}/voxels/k{num_bins}"][:], expected)
+        everything.append(expected.ravel())
+    counts = np.concatenate(everything).astype(np.float64)
+    found = open_store(out).normalization(f"k{num_bins}", "count")
+    assert found.mean == pytest.approx(counts.mean(), rel=1e-12)
+    assert found.std == pytest.approx(counts.std(), rel=1e-12)
+    found = open_store(out).normalization(f"k{num_bins}")
+    assert found.mean == pytest.approx(np.log1p(counts).mean(), rel=1e-12)
+    assert found.num_values == counts.size
+
+
+def test_the_real_gopro_pair_88_frames_in_32_bins(real_data, tmp_path, read_plainly, plain):
+    folder = real_data / "gopro_spike_pair"
+    ingest(folder, tmp_path / "s", read_manifest("gopro_pair"))
+    spikes = read_plainly(folder / "000226.dat", 360, 640)
+    real_counts_are_exact(tmp_path / "s", {"gopro_pair": spikes}, [(0, 88)], 32, plain)
+
+
+def test_the_real_sreds_streams_97_frames_in_32_bins(real_data, tmp_path, read_plainly, plain):
+    folder = real_data / "sreds_t301_250x400"
+    ingest(folder, tmp_path / "s", read_manifest("sreds_pairs"))
+    parts = [f"203_part{k}" for k in (1, 2, 3)]
+    files = {part: read_plainly(folder / f"{part}_key_id151.dat", 250, 400) for part in parts}
+    real_counts_are_exact(tmp_path / "s", files, [(102, 199)], 32, plain)
+
+
+@pytest.mark.parametrize(("window", "span"), [(41, (0, 41)), (13, (14, 27))])
+def test_a_real_stream_of_41_frames_in_32_bins(real_data, tmp_path, read_plainly, plain, window, span):
+    """Windows around spike frame 20; those of 13 frames leave bins empty."""
+    folder, manifest = real_data / "sreds_t41_250x400", read_manifest("sreds_pairs")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("000_part1_key_id21.dat", "000_part1_key_id21.png"):
+        shutil.copy(folder / name, raw / name)
+    ingest(raw, tmp_path / "s", replace(manifest, exposure=replace(manifest.exposure, window=window)))
+    spikes = read_plainly(folder / "000_part1_key_id21.dat", 250, 400)
+    real_counts_are_exact(tmp_path / "s", {"000_part1": spikes}, [span], 32, plain)
