@@ -1,6 +1,7 @@
 """`spk demo`: the whole way on generated data, in minutes on a CPU."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from cli.console import EXIT_RESUMABLE, Json, Output, Quiet, Verbose, Workers
 from cli.evaluate import score_table
 from cli.presets import config_path
+from cli.side_by_side import train_side_by_side
 
 if TYPE_CHECKING:
     from model.train_config import TrainConfig
@@ -46,8 +48,7 @@ def demo(
     configs = {name: _read_config(name, store, seed, of_training) for name in (RGB_ONLY, FUSED)}
     _make_store(out / "raw", store, seed, of_scenes, workers, output)
     runs = {name: out / "runs" / name for name in configs}
-    for name, config in configs.items():
-        _train(runs[name], name, config, output)
+    _train(runs, configs, output)
 
     from model.evaluate import EvaluateConfig, evaluate
 
@@ -108,13 +109,20 @@ def _read_config(name: str, store: Path, seed: int, overrides: list[str]) -> "Tr
     return config
 
 
-def _train(run: Path, name: str, config: "TrainConfig", output: Output) -> None:
-    from model.train import train
+def _train(runs: Mapping[str, Path], configs: Mapping[str, "TrainConfig"], output: Output) -> None:
+    from pipeline.config import dump_yaml
+    from pipeline.files import write_atomic
 
-    output.say(f"training the {name} network for {config.steps} steps into {run} …")
+    arguments = {}
+    for name, run in runs.items():
+        settings = run.with_suffix(".yaml")
+        write_atomic(settings, dump_yaml(configs[name]))
+        arguments[run] = [str(settings)]
+    steps = configs[FUSED].steps
+    output.say(f"training {' and '.join(runs)} side by side for {steps} steps into {runs[FUSED].parent} …")
     with output.progress() as progress:
-        report = train(config, run, resume=(run / "run.json").is_file(), progress=progress)
-    if report.interrupted:
+        finished = train_side_by_side(arguments, steps, progress)
+    if not finished:
         output.say("stopped; the same command again goes on from here")
         raise typer.Exit(EXIT_RESUMABLE)
 

@@ -61,7 +61,8 @@ def _start(stack: contextlib.ExitStack, run: Path, arguments: Sequence[str], cou
     threads = str(max(1, (os.cpu_count() or 1) // count))
     paths = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
-    messages = stack.enter_context(tempfile.TemporaryFile())
+    messages = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
+    stack.enter_context(messages)
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=messages
     )

@@ -243,10 +243,15 @@ def _finish_array(job: ArrayJob, built: Sequence[Built]) -> None:
     write_node(job.array, job.layout.metadata(attributes))
 
 
+MOST_ATTEMPTS = 1000
+
+
 def _lock(path: Path, store: Path) -> int:
     """Take the store's lock, or say who holds it. The kernel lets go of it when its owner dies, however it dies."""
-    while (descriptor := _try_lock(path, store)) is None:
-        pass  # an owner before us finished, and took the file away just when we opened it
+    attempts = (_try_lock(path, store) for _ in range(MOST_ATTEMPTS))
+    descriptor = next((taken for taken in attempts if taken is not None), None)
+    if descriptor is None:
+        raise StoreError(f"{path}: cannot be made, or comes and goes", "look what is at that path")
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:2000]
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command}".encode(), 0)
@@ -254,10 +259,11 @@ def _lock(path: Path, store: Path) -> int:
 
 
 def _try_lock(path: Path, store: Path) -> int | None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """The lock's descriptor; None where an owner before us finished, and took file or folder away meanwhile."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ from pipeline.files import write_atomic
 from pipeline.fingerprints import fingerprint_of
 from pipeline.mapped import read_metadata
 
-SPK_FORMAT = 2
+SPK_FORMAT = 1
 INGEST = "ingest"
 VOXELIZE = "voxelize/"
 STATS = "stats"

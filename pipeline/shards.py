@@ -196,9 +196,7 @@ def compressor(codec: Codec) -> Any:
         return None
     from numcodecs import Blosc, blosc
 
-    blosc.use_threads = (
-        False  # its threads write their blocks in the order they finish: never the same bytes twice
-    )
+    blosc.use_threads = False  # threads write their blocks in the order they finish: other bytes every time
     return Blosc(cname=codec, clevel=_CLEVEL[codec], shuffle=Blosc.BITSHUFFLE, typesize=1)
 
 

@@ -85,6 +85,7 @@ def voxelize(
     sequences = [opened.sequence(split, key) for split, key in opened.sequence_keys]
     jobs = [_job(opened, sequence, num_bins, name, codec) for sequence in sequences]
     todo = [job for job in jobs if overwrite or not job.is_finished()]
+    _tell_empty_bins(sequences, num_bins)
     run = functools.partial(
         run_all,
         build_piece,
@@ -161,13 +162,6 @@ def _job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Code
             f" {MAX_FRAMES_PER_BIN} each",
             f"use --bins {-(-int(lengths.max()) // MAX_FRAMES_PER_BIN)} or more",
         )
-    if lengths.min() < num_bins:
-        log.warning(
-            "%s: exposures of %d spike frames leave some of %d bins empty",
-            sequence.path,
-            lengths.min(),
-            num_bins,
-        )
     shape = (sequence.num_frames, num_bins, *sequence.spike_shape)
     return ArrayJob(
         array=sequence.path / "voxels" / name,
@@ -181,6 +175,18 @@ def _job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Code
         },
         summarise=_sum_histograms,
     )
+
+
+def _tell_empty_bins(sequences: Many[Sequence], num_bins: int) -> None:
+    shortest = [int(np.diff(sequence.exposure).min()) for sequence in sequences]
+    if affected := [sequence for sequence, n in zip(sequences, shortest, strict=True) if n < num_bins]:
+        log.warning(
+            "exposures of %d spike frames leave some of %d bins empty: in %s and %d other sequences",
+            min(shortest),
+            num_bins,
+            _key(affected[0]),
+            len(affected) - 1,
+        )
 
 
 def _sum_histograms(summaries: list[dict[str, Any]]) -> dict[str, Any]:

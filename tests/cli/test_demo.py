@@ -2,8 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from model.train import TrainReport
-
 ROWS = ["blurry", "rgb_only", "spike_only", "fused"]
 
 
@@ -25,14 +23,8 @@ def test_goes_the_whole_way_and_is_quick_again(
 def test_stops_where_training_is_stopped(
     tmp_path: Path, small_scenes: list[str], spk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[Path] = []
-
-    def stopped(config: object, run: Path, **options: object) -> TrainReport:
-        started.append(run)
-        return TrainReport(run=run, step=1, loss=0.5, val_psnr=None, checkpoint=run, interrupted=True)
-
-    monkeypatch.setattr("model.train.train", stopped)
+    monkeypatch.setattr("cli.demo.train_side_by_side", lambda *_: False)
     scenes = [f"scenes.{setting}" for setting in small_scenes]
     ran = spk("demo", "-o", tmp_path / "demo", *scenes, "--workers", 1)
     assert ran.code == 75 and "same command again" in ran.out
-    assert started == [tmp_path / "demo" / "runs" / "rgb_only"]
+    assert not (tmp_path / "demo" / "eval").exists()

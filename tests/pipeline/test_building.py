@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -12,10 +13,10 @@ from pipeline import building
 from pipeline.building import ArrayJob, StoreBuilder, build_piece, was_interrupted
 from pipeline.errors import StoreError
 from pipeline.mapped import MappedArray
-from pipeline.root import WORK, read_root
+from pipeline.root import SPK_FORMAT, WORK, read_root
 from pipeline.shards import ArrayLayout
 
-ROOT = {"spk_format": 2, "splits": {}}
+ROOT = {"spk_format": SPK_FORMAT, "splits": {}}
 LAYOUT = ArrayLayout(shape=(6, 2), shard=(2, 2), chunk=(1, 2), names=("x", "y"))
 
 
@@ -196,6 +197,29 @@ def test_many_writers_take_turns_or_are_refused(store):
         list(pool.map(enter, range(400)))
     assert max(most) == 1 and entered
     assert not (store / WORK).exists()
+
+
+def test_a_lock_on_a_file_that_was_taken_away_meanwhile_is_no_lock(store, monkeypatch):
+    flock, path = fcntl.flock, store / WORK / "lock"
+    locked = []
+
+    def late(descriptor, how):
+        if not locked:
+            path.unlink()
+            path.write_text("the next owner's")
+        locked.append(os.fstat(descriptor).st_ino)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with StoreBuilder(store, "ingest", None):
+        assert len(locked) == 2 and locked[1] == path.stat().st_ino
+
+
+def test_a_place_where_no_lock_can_be_is_refused(store):
+    store.mkdir()
+    (store / WORK).write_text("a file")
+    with pytest.raises(StoreError, match="lock: cannot be made"):
+        StoreBuilder(store, "ingest", None).__enter__()
 
 
 def test_a_store_that_changed_since_the_plan_was_made_is_refused(store):

@@ -11,13 +11,14 @@ import pytest
 import zarr
 from PIL import Image
 
+from pipeline.building import StoreBuilder
 from pipeline.config import build, to_plain
 from pipeline.dat import write_dat
 from pipeline.errors import AlignmentError, FormatError, StoreError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.mapped import forget_maps
-from pipeline.root import WORK, read_root
+from pipeline.root import WORK
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
 
@@ -93,7 +94,7 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would(raw, out, times_of):
 def test_a_replaced_image_rebuilds_its_sequence_alone(raw, out, tree_of, times_of, caplog):
     ingest(raw.root, out, raw.manifest)
     voxelize(out, num_bins=8)
-    before, trees = times_of(out), tree_of(out)
+    before, trees, fingerprint = times_of(out), tree_of(out), open_store(out).fingerprint
     (raw.root / "train/b/sharp/001.png").write_bytes((raw.root / "train/b/sharp/002.png").read_bytes())
     with caplog.at_level(logging.WARNING):
         report = ingest(raw.root, out, raw.manifest)
@@ -106,7 +107,7 @@ def test_a_replaced_image_rebuilds_its_sequence_alone(raw, out, tree_of, times_o
     }
     assert tree_of(out)["train/a/zarr.json"] == trees["train/a/zarr.json"]
     store = open_store(out)
-    assert store.voxel_names == () and store.fingerprint != read_root(out) and store.stages == ("ingest",)
+    assert store.voxel_names == () and store.fingerprint != fingerprint and store.stages == ("ingest",)
     with pytest.raises(StoreError, match="no voxel grids yet"):
         store.normalization("k8")
     with pytest.raises(StoreError, match="no finished voxel grids"):
@@ -140,7 +141,7 @@ def test_overwrite_mends_a_damaged_shard_and_a_missing_one_needs_no_overwrite(
 def test_a_sequence_that_is_gone_is_dropped_on_request_only(raw, out):
     ingest(raw.root, out, raw.manifest)
     shutil.rmtree(raw.root / "train/b")
-    with pytest.raises(UsageError, match="holds train/b, which .* does not have"):
+    with pytest.raises(UsageError, match=r"holds train/b, which .* does not have"):
         ingest(raw.root, out, raw.manifest)
     assert (out / "train/b").is_dir()
     ingest(raw.root, out, raw.manifest, overwrite=True)
@@ -267,6 +268,33 @@ def test_an_interrupted_ingest_is_refused_by_readers_and_resumes(
     report = ingest(shared_raw.root, out, shared_raw.manifest)
     assert report.skipped >= pieces and report.written + report.skipped == NUM_SHARDS
     assert tree_of(out) == tree_of(finished[0])
+
+
+def test_overwrite_rebuilds_even_what_an_interrupted_run_finished(shared_raw, out):
+    def cut(done, total, what):
+        if what == "shards written" and done == 7:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        ingest(shared_raw.root, out, shared_raw.manifest, workers=1, progress=cut)
+    assert ingest(shared_raw.root, out, shared_raw.manifest, overwrite=True).written == NUM_SHARDS
+
+
+def test_a_sequence_that_was_to_be_dropped_when_power_failed_is_not_forgotten(raw, out, monkeypatch):
+    ingest(raw.root, out, raw.manifest)
+    shutil.rmtree(raw.root / "train/b")
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(StoreBuilder, "build", raise_power_cut)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        ingest(raw.root, out, raw.manifest, overwrite=True)
+    with pytest.raises(UsageError, match="holds train/b"):
+        ingest(raw.root, out, raw.manifest)
+    ingest(raw.root, out, raw.manifest, overwrite=True)
+    assert not (out / "train/b").exists()
+
+
+def raise_power_cut(*_):
+    raise PowerCut
 
 
 KILLED_AFTER = 11

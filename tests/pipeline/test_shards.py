@@ -95,10 +95,16 @@ def test_refuses_shards_that_are_not_made_of_chunks():
         small(names=("a",))
 
 
-def test_compressing_gives_the_same_bytes_every_time():
-    data = np.random.default_rng(0).integers(0, 3, 3_000_000, np.uint8).tobytes()
+def test_compressing_gives_the_same_bytes_every_time(monkeypatch):
+    from numcodecs import blosc
+
+    rng = np.random.default_rng(0)  # blocks that take different times
+    data = rng.integers(0, 3, 4_000_000, np.uint8) * rng.integers(0, 2, 40, np.uint8).repeat(100_000)
+    before = blosc.set_nthreads(8)
     for codec in ("lz4", "zstd"):
-        assert len({compressor(codec).encode(data) for _ in range(4)}) == 1
+        monkeypatch.setattr(blosc, "use_threads", True)
+        assert len({compressor(codec).encode(data.tobytes()) for _ in range(8)}) == 1
+    blosc.set_nthreads(before)
     assert compressor("none") is None
 
 

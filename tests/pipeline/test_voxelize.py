@@ -167,7 +167,10 @@ def test_refuses_exposures_that_are_too_long_for_a_byte(raw, tmp_path):
 def test_empty_bins_are_told(store, caplog):
     with caplog.at_level(logging.WARNING):
         voxelize(store, num_bins=8)
-    assert "exposures of 4 spike frames leave some of 8 bins empty" in caplog.text
+    told = [record.message for record in caplog.records]
+    assert told == [
+        "exposures of 4 spike frames leave some of 8 bins empty: in train/a and 2 other sequences"
+    ]
 
 
 def test_without_a_train_split_there_are_no_statistics(raw, tmp_path, caplog):

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from cli import side_by_side
+from cli.side_by_side import train_side_by_side
+from pipeline.errors import TrainingError
+
+TRAINER = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+assert sys.argv[1] == "train"
+config, run = sys.argv[2], Path(sys.argv[sys.argv.index("-o") + 1])
+if config == "broken":
+    sys.exit("error: no clips in broken")
+run.mkdir(parents=True, exist_ok=True)
+(run / "said.json").write_text(json.dumps({"threads": os.environ["OMP_NUM_THREADS"], "arguments": sys.argv[1:]}))
+(run / "metrics.jsonl").write_text('{"step": 3, "loss": 0.1}\\n{"step": 7, "lo')
+if config == "endless":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    while True:
+        time.sleep(0.05)
+sys.exit(int(config))
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `cli` that pretends to train and says how it was called."""
+    package = tmp_path / "checkout" / "cli"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text(TRAINER)
+    monkeypatch.setattr(side_by_side, "CHECKOUT", package.parent)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_trains_all_at_once_with_a_share_of_the_cores_each(
+    trainer: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    seen: list[tuple[int, int, str]] = []
+    runs = {tmp_path / "a": ["0", "seed=1"], tmp_path / "b": ["0"]}
+    assert train_side_by_side(runs, 10, lambda *report: seen.append(report))
+    said = (tmp_path / "a" / "said.json").read_text()
+    assert '"threads": "3"' in said and '"seed=1"' in said and "--resume" not in said
+    assert (3, 10, "training a") in seen and (3, 10, "training b") in seen
+
+
+def test_goes_on_with_a_run_that_is_there(trainer: None, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "run.json").write_text("{}")
+    train_side_by_side({tmp_path / "a": ["0"]}, 10, lambda *_: None)
+    assert "--resume" in (tmp_path / "a" / "said.json").read_text()
+
+
+def test_says_when_one_was_interrupted(trainer: None, tmp_path: Path) -> None:
+    assert not train_side_by_side({tmp_path / "a": ["0"], tmp_path / "b": ["75"]}, 10, lambda *_: None)
+
+
+def test_an_error_of_one_stops_the_others(trainer: None, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="broken: training failed\nerror: no clips in broken"):
+        train_side_by_side(
+            {tmp_path / "a": ["endless"], tmp_path / "broken": ["broken"]}, 10, lambda *_: None
+        )

@@ -1,0 +1,248 @@
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.clips import ClipConfig, ClipSource, Sample, batches
+from pipeline.dat import write_dat
+from pipeline.errors import StoreError, TrainingError, UsageError
+from pipeline.images import write_png
+from pipeline.ingest import ingest
+from pipeline.spike_format import SpikeFormat
+from pipeline.store import open_store
+from pipeline.voxelize import voxelize
+
+SIDE, SCALE, BINS, WINDOW = 24, 2, 4, 100
+ROW_BIN, COLUMN_BIN, FRAME_BIN, MARK_BIN = range(BINS)
+MARK = 25
+CONFIG = ClipConfig(num_frames=3, crop=16)
+LENGTHS = {"train/a": 6, "train/b": 4, "val/c": 2}
+
+
+def spikes_of(number_of_frames: int) -> np.ndarray:
+    """Bins of 25 spike frames whose counts are the row, the column, the frame, and 25."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    frames = []
+    for frame in range(number_of_frames):
+        counts = (rows, columns, np.full_like(rows, frame + 1), np.full_like(rows, MARK))
+        frames += [(j < count).astype(np.uint8) for count in counts for j in range(25)]
+    return np.stack(frames)
+
+
+def image_of(frame: int, kind: int) -> np.ndarray:
+    """Channels: row, column, and 10 times the frame with the kind."""
+    rows, columns = np.mgrid[: SIDE * SCALE, : SIDE * SCALE]
+    return np.stack([rows, columns, np.full_like(rows, 10 * (frame + 1) + kind)]).astype(np.uint8)
+
+
+def write_sequence(folder, number_of_frames):
+    write_dat(
+        folder / "spikes.dat", spikes_of(number_of_frames), SpikeFormat(height=SIDE, width=SIDE, rate_hz=1000)
+    )
+    for frame in range(number_of_frames):
+        for kind, name in enumerate(("blurry", "sharp")):
+            write_png(folder / name / f"{frame}.png", image_of(frame, kind))
+
+
+@pytest.fixture(scope="module")
+def build(manifest_of):
+    def build(folder, **changes):
+        layout = {
+            "spikes": "{split}/{sequence}/spikes.dat",
+            "blurry": "{split}/{sequence}/blurry/{frame}.png",
+            "sharp": "{split}/{sequence}/sharp/{frame}.png",
+        }
+        values = {
+            "layout": layout,
+            "spikes": {"height": SIDE, "width": SIDE, "rate_hz": 1000},
+            "exposure": {"rule": "every", "window": WINDOW},
+            "splits": {"train": {}, "val": {}},
+        }
+        ingest(folder / "raw", folder / "store", manifest_of(**(values | changes)))
+        voxelize(folder / "store", num_bins=BINS)
+        return open_store(folder / "store")
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, build):
+    folder = tmp_path_factory.mktemp("clips")
+    for key, length in LENGTHS.items():
+        write_sequence(folder / "raw" / key, length)
+    return build(folder)
+
+
+@pytest.fixture
+def source(store):
+    return ClipSource(store, "train", "k4", CONFIG)
+
+
+def take(source, count, **changes):
+    settings = {"seed": 0, "start_step": 0, "batch_size": 1, "workers": 2}
+    stream = batches(source, **(settings | changes))
+    taken = list(itertools.islice(stream, count))
+    stream.close()
+    return taken
+
+
+def same(one: Sample, other: Sample) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_clips_are_the_windows_of_consecutive_frames(source):
+    assert [(clip.sequence, clip.first_frame) for clip in source.clips] == [
+        *((0, first) for first in range(4)),
+        *((1, first) for first in range(2)),
+    ]
+    assert len(source) == 6 and source.num_bins == BINS and source.scale == SCALE
+    assert all(clip.reversible for clip in source.clips)
+
+
+def test_samples_are_bytes_of_the_stated_shapes(source):
+    sample = source.read(source.draw(0, seed=0))
+    assert sample.blurry.shape == sample.sharp.shape == (3, 3, 16, 16)
+    assert sample.voxels.shape == (3, BINS, 8, 8)
+    assert {part.dtype for part in sample} == {torch.uint8}
+    assert source.batch(range(2), seed=0).voxels.shape == (2, 3, BINS, 8, 8)
+
+
+def test_frames_and_spikes_show_the_same_places_and_times_however_they_are_turned(source):
+    turned = Counter()
+    for number in range(200):
+        draw = source.draw(number, seed=3)
+        blurry, voxels, sharp = (part.numpy() for part in source.read(draw))
+        how = draw.augmentation
+        bins = voxels[:, ::-1] if how.reverse else voxels
+        assert (bins[:, MARK_BIN] == MARK).all()
+        np.testing.assert_array_equal(blurry[:, :2], sharp[:, :2])
+        np.testing.assert_array_equal(blurry[:, 0, ::2, ::2] // SCALE, bins[:, ROW_BIN])
+        np.testing.assert_array_equal(blurry[:, 1, ::2, ::2] // SCALE, bins[:, COLUMN_BIN])
+        frames = np.arange(3)[::-1] if how.reverse else np.arange(3)
+        for t, frame in enumerate(draw.clip.first_frame + frames):
+            assert (bins[t, FRAME_BIN] == frame + 1).all()
+            assert (blurry[t, 2] == 10 * (frame + 1)).all() and (sharp[t, 2] == 10 * (frame + 1) + 1).all()
+        rows, columns = blurry[0, 0].astype(int), blurry[0, 1].astype(int)
+        corner = rows.min(), columns.min()
+        assert corner == (how.row * SCALE, how.column * SCALE)
+        assert np.ptp(rows) == np.ptp(columns) == 15
+        down = (rows[1, 0] - rows[0, 0], columns[1, 0] - columns[0, 0])
+        right = (rows[0, 1] - rows[0, 0], columns[0, 1] - columns[0, 0])
+        turned[down, right, how.reverse] += 1
+    assert len(turned) == 16
+
+
+def test_nothing_is_turned_that_should_not_be(store):
+    config = ClipConfig(num_frames=3, crop=16, flips=False, rotations=False, time_reversal=False)
+    plain = ClipSource(store, "train", "k4", config)
+    for number in range(30):
+        how = plain.draw(number, seed=0).augmentation
+        assert not (how.transpose or how.flip_rows or how.flip_columns or how.reverse)
+
+
+def test_every_clip_comes_once_per_epoch_in_another_order(source):
+    epochs = [[source.draw(number, seed=1).clip for number in range(e * 6, e * 6 + 6)] for e in range(8)]
+    for epoch in epochs:
+        assert sorted(epoch, key=source.clips.index) == list(source.clips)
+    assert len({tuple(map(source.clips.index, epoch)) for epoch in epochs}) > 4
+    other = [source.draw(number, seed=2).clip for number in range(6)]
+    assert [e for e in epochs if e == other] != epochs
+
+
+def test_steps_do_not_depend_on_how_they_are_dealt_out(source):
+    expected = [source.batch(range(step * 4, step * 4 + 4), 0) for step in range(5)]
+    for workers in (1, 3):
+        for found, whole in zip(take(source, 5, batch_size=4, workers=workers), expected, strict=True):
+            assert same(found, whole)
+    ranks = [take(source, 5, batch_size=2, rank=rank, world=2) for rank in range(2)]
+    micro = take(source, 10, batch_size=2, accumulate=2)
+    both = [take(source, 10, batch_size=1, accumulate=2, rank=rank, world=2) for rank in range(2)]
+    for step, whole in enumerate(expected):
+        assert same(joined(*(of_rank[step] for of_rank in ranks)), whole)
+        assert same(joined(*micro[2 * step : 2 * step + 2]), whole)
+        dealt = [both[rank][2 * step + part] for part in range(2) for rank in range(2)]
+        assert same(joined(*dealt), whole)
+
+
+def joined(*parts: Sample) -> Sample:
+    return Sample(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def test_starting_at_a_step_gives_what_that_step_would_have_seen(source):
+    whole = take(source, 12, batch_size=2, accumulate=2)
+    late = take(source, 6, batch_size=2, accumulate=2, start_step=3)
+    assert all(same(one, other) for one, other in zip(late, whole[6:], strict=True))
+    other_seed = take(source, 12, batch_size=2, accumulate=2, seed=1)
+    assert not all(same(one, other) for one, other in zip(other_seed, whole, strict=True))
+
+
+def test_samples_can_be_written_to(source):
+    sample = source.read(source.draw(0, seed=0))
+    before = source.read(source.draw(0, seed=0)).blurry.clone()
+    sample.blurry.zero_()
+    assert torch.equal(source.read(source.draw(0, seed=0)).blurry, before)
+
+
+def test_reading_ahead_hands_errors_on(source, monkeypatch):
+    def broken(numbers, seed):
+        raise StoreError("damaged shard")
+
+    monkeypatch.setattr(source, "batch", broken)
+    with pytest.raises(StoreError, match="damaged shard"):
+        take(source, 1)
+
+
+def test_refuses_a_crop_that_does_not_fit(store):
+    with pytest.raises(UsageError, match=r"clip.crop=15 is not a multiple of the spikes' scale, 2"):
+        ClipSource(store, "train", "k4", ClipConfig(crop=15))
+    with pytest.raises(
+        UsageError, match=r"clip.crop=50 is larger than the frames of .*a/blurry, 48x48"
+    ) as caught:
+        ClipSource(store, "train", "k4", ClipConfig(num_frames=2, crop=50))
+    assert "clip.crop=48 or less" in caught.value.fix
+    assert len(ClipSource(store, "train", "k4", ClipConfig(num_frames=2, crop=48))) == 8
+
+
+def test_refuses_a_split_without_clips(store):
+    with pytest.raises(TrainingError, match=r"no clip of 3 consecutive frames .* in split 'val'"):
+        ClipSource(store, "val", "k4", CONFIG)
+    with pytest.raises(TrainingError, match="in split 'test'"):
+        ClipSource(store, "test", "k4", CONFIG)
+    with pytest.raises(StoreError, match="no finished voxel grids 'k5'"):
+        ClipSource(store, "train", "k5", CONFIG)
+
+
+@pytest.mark.parametrize("changes", [{"num_frames": 0}, {"crop": 7}])
+def test_refuses_settings_that_mean_nothing(changes):
+    with pytest.raises(ValueError):
+        ClipConfig(**changes)
+
+
+def test_frames_without_a_sharp_one_are_in_no_clip(tmp_path, build):
+    write_sequence(tmp_path / "raw/train/a", 6)
+    write_sequence(tmp_path / "raw/train/none", 4)
+    (tmp_path / "raw/train/a/sharp/1.png").unlink()
+    for path in (tmp_path / "raw/train/none/sharp").iterdir():
+        path.unlink()
+    store = build(tmp_path)
+    source = ClipSource(store, "train", "k4", CONFIG)
+    assert [(clip.sequence, clip.first_frame) for clip in source.clips] == [(0, 2), (0, 3)]
+
+
+def test_a_store_without_any_sharp_frame_cannot_be_learned_from(tmp_path, build):
+    write_sequence(tmp_path / "raw/train/a", 3)
+    for path in (tmp_path / "raw/train/a/sharp").iterdir():
+        path.unlink()
+    store = build(tmp_path)
+    with pytest.raises(StoreError, match="split 'train' has no sharp frames to train on"):
+        ClipSource(store, "train", "k4", CONFIG)
+
+
+def test_clips_with_their_sharp_instant_off_the_middle_are_not_reversed(tmp_path, build):
+    write_sequence(tmp_path / "raw/train/a", 5)
+    store = build(tmp_path, sharp={"rule": "index", "index": 36})
+    source = ClipSource(store, "train", "k4", CONFIG)  # 13.5 spike frames off, and half a bin is 12.5
+    assert not any(clip.reversible for clip in source.clips)
+    assert not any(source.draw(number, seed=0).augmentation.reverse for number in range(60))

@@ -1,0 +1,97 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pipeline.dat import write_dat
+from pipeline.geometry import GeometryScore
+from pipeline.images import read_rgb
+from pipeline.ingest import ingest
+from pipeline.overview import draw_candidates, draw_store, store_facts
+from pipeline.spike_format import SpikeFormat
+from pipeline.store import open_store
+from pipeline.voxelize import voxelize
+
+
+@pytest.fixture
+def store(raw, tmp_path):
+    (raw.root / "train/b/sharp/001.png").unlink()  # the middle one
+    ingest(raw.root, tmp_path / "store", raw.manifest)
+    voxelize(tmp_path / "store", num_bins=8)
+    return open_store(tmp_path / "store")
+
+
+def test_facts_of_a_store(store):
+    facts = store_facts(store)
+    assert {key: facts[key] for key in ("kind", "sequences", "frames", "stages", "fingerprint")} == {
+        "kind": "store",
+        "sequences": 3,
+        "frames": 9,
+        "stages": ["ingest", "voxelize/k8"],
+        "fingerprint": store.fingerprint,
+    }
+    assert facts["stats"]["k8"]["log1p"]["mean"] == store.normalization("k8").mean
+    assert "histogram" not in facts["stats"]["k8"]
+    rows = {f"{row['split']}/{row['name']}": row for row in facts["sequences_list"]}
+    assert rows["train/a"] == {
+        "split": "train",
+        "name": "a",
+        "frames": 3,
+        "sharp": 3,
+        "rgb": "36x40",
+        "spikes": "70 of 18x20",
+        "exposure": "4 to 41",
+    }
+    assert rows["train/b"]["sharp"] == 2
+
+
+def test_a_picture_of_a_store_has_a_row_for_every_sequence(store, tmp_path):
+    draw_store(store, tmp_path / "store.png")
+    picture = read_rgb(tmp_path / "store.png")
+    blurry = store.sequence("train", "a").blurry[1]
+    assert picture.shape[1] > 3 * 36 and picture.shape[2] > 4 * 40
+    assert contains(picture, blurry) and contains(picture, store.sequence("train", "b").blurry[1])
+    assert contains(picture, store.sequence("train", "a").sharp[1])
+    assert not contains(
+        picture, np.zeros((3, 36, 40), np.uint8)
+    )  # the sharp frame that train/b does not have
+
+
+def test_a_picture_shows_no_more_rows_than_asked(store, tmp_path):
+    draw_store(store, tmp_path / "one.png", rows=1)
+    draw_store(store, tmp_path / "all.png")
+    heights = [read_rgb(tmp_path / name).shape[1] for name in ("one.png", "all.png")]
+    assert heights[0] < heights[1] / 2
+
+
+def contains(picture, image):
+    """Is the image in the picture, pixel for pixel?"""
+    height, width = image.shape[1:]
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (height, width), axis=(1, 2))
+    first = np.argwhere((windows[:, :, :, 0, 0] == image[:, None, None, 0, 0]).all(axis=0))
+    return any((windows[:, y, x] == image).all() for y, x in first)
+
+
+def test_candidates_are_drawn_as_they_would_be_read(tmp_path):
+    rng = np.random.default_rng(0)
+    fmt = SpikeFormat(height=32, width=64, rate_hz=Fraction(1))
+    rate = np.linspace(0, 1, 64)[None, None]
+    write_dat(tmp_path / "a.dat", (rng.random((100, 32, 64)) < rate).astype(np.uint8), fmt)
+    scores = [
+        GeometryScore(
+            height=height,
+            width=width,
+            frames=100,
+            bit_order="lsb",
+            padding="none",
+            score=0.5,
+            score_rows=0.5,
+            score_columns=0.5,
+        )
+        for height, width in ((32, 64), (64, 32))
+    ]
+    draw_candidates(tmp_path / "a.dat", scores, tmp_path / "a.png")
+    picture = read_rgb(tmp_path / "a.png")[0].astype(int)
+    assert picture.shape[0] > 64 and picture.shape[1] > 128
+    declared = picture[-8 - 64 :][:32, 8 : 8 + 64]
+    assert declared[:, :16].mean() < 80 < 170 < declared[:, 48:].mean()
