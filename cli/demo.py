@@ -83,8 +83,8 @@ def _make_store(
     from pipeline.config import from_overrides
     from pipeline.ingest import ingest
     from pipeline.manifest import read_manifest
-    from pipeline.scenes import SceneConfig
     from pipeline.simulate import simulate_scenes
+    from pipeline.simulation.scenes import SceneConfig
     from pipeline.voxelize import voxelize
 
     scenes = from_overrides(SceneConfig, overrides)

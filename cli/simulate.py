@@ -33,9 +33,9 @@ def simulate(
 ) -> None:
     """Film sharp footage with a simulated spike camera beside an RGB camera."""
     from pipeline.config import from_overrides
-    from pipeline.scenes import SceneConfig
     from pipeline.simulate import simulate_scenes, simulate_video
-    from pipeline.video_takes import VideoConfig
+    from pipeline.simulation.scenes import SceneConfig
+    from pipeline.simulation.video_takes import VideoConfig
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     with output.progress() as progress:

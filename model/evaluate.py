@@ -15,7 +15,7 @@ from model.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_s
 from model.metrics import PROTOCOL
 from model.parallel import Parallel, ParallelConfig, parallel
 from model.pictures import Album, middle_frames, panels
-from model.report import report_page
+from model.report.document import report_page
 from model.restorer import Restorer, load_restorer
 from model.results import Results
 from model.scores import FrameScore

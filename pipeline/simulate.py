@@ -15,13 +15,13 @@ import numpy as np
 
 from pipeline.config import to_plain
 from pipeline.errors import SpkError, UsageError
-from pipeline.frame_sources import find_sources
 from pipeline.reports import Progress, no_progress
-from pipeline.rig import RigConfig, film
-from pipeline.scenes import SceneConfig
-from pipeline.simulated import SPLITS, claim, sequence_folder, write_sequence
-from pipeline.takes import Take, scene_takes
-from pipeline.video_takes import VideoConfig, video_takes
+from pipeline.simulation.frame_sources import find_sources
+from pipeline.simulation.rig import RigConfig, film
+from pipeline.simulation.scenes import SceneConfig
+from pipeline.simulation.simulated import SPLITS, claim, sequence_folder, write_sequence
+from pipeline.simulation.takes import Take, scene_takes
+from pipeline.simulation.video_takes import VideoConfig, video_takes
 
 VERSION = 1
 """Raised when the same settings would give other bytes, so that old and new sequences are never mixed."""

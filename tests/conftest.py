@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from cli.main import main
+
+# Before torch is loaded, and for the commands that tests start: tensors this small only lose time to more threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PACKAGES = ("cli", "model", "pipeline")
 

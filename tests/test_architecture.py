@@ -9,8 +9,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "model", "cli")
-MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).glob("*.py"))
-TESTED = [path for path in MODULES if path.parent.name != "cli" and path.stem != "__init__"]
+MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+TESTED = [path for path in MODULES if path.stem not in ("__init__", "__main__")]
 LEAVES = ("layers", "losses", "metrics")
 HEAVY = {"torch", "zarr", "numba", "dask", "distributed"}
 
@@ -32,7 +32,12 @@ def packages_of(path: Path) -> set[str]:
 
 
 def name_of(path: Path) -> str:
-    return f"{path.parent.name}.{path.stem}"
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+
+
+def package_of(path: Path) -> str:
+    """The top-level package that a file is in."""
+    return path.relative_to(REPOSITORY).parts[0]
 
 
 def test_there_is_something_to_check():
@@ -41,11 +46,11 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_go_one_way(path):
-    above = {"pipeline": {"model", "cli"}, "model": {"cli"}, "cli": set()}[path.parent.name]
+    above = {"pipeline": {"model", "cli"}, "model": {"cli"}, "cli": set()}[package_of(path)]
     assert not packages_of(path) & (above | {"tests", "benchmarks"})
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.parent.name == "pipeline"], ids=name_of)
+@pytest.mark.parametrize("path", [path for path in MODULES if package_of(path) == "pipeline"], ids=name_of)
 def test_the_pipeline_is_numpy_until_clips(path):
     assert ("torch" in packages_of(path)) == (path.stem == "clips")
 
@@ -72,4 +77,5 @@ def test_every_module_says_what_it_is(path):
 
 @pytest.mark.parametrize("path", TESTED, ids=name_of)
 def test_every_module_has_tests(path):
-    assert (REPOSITORY / "tests" / path.parent.name / f"test_{path.stem}.py").is_file()
+    mirrored = Path("tests", *path.relative_to(REPOSITORY).parent.parts, f"test_{path.stem}.py")
+    assert (REPOSITORY / mirrored).is_file(), f"{mirrored} is missing"

@@ -6,9 +6,9 @@ import torch
 
 from model.baselines import spike_only, time_window
 from model.metrics import psnr
-from pipeline.camera import SpikeCamera
-from pipeline.rig import RigConfig, film
-from pipeline.scenes import SceneConfig, random_scene
+from pipeline.simulation.camera import SpikeCamera
+from pipeline.simulation.rig import RigConfig, film
+from pipeline.simulation.scenes import SceneConfig, random_scene
 from pipeline.voxels import bin_spikes, frames_per_bin
 
 

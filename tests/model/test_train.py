@@ -22,9 +22,9 @@ from pipeline.config import load_config
 from pipeline.errors import CheckpointError, StoreError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
-from pipeline.rig import RigConfig
-from pipeline.scenes import SceneConfig
 from pipeline.simulate import simulate_scenes
+from pipeline.simulation.rig import RigConfig
+from pipeline.simulation.scenes import SceneConfig
 from pipeline.voxelize import voxelize
 
 NETWORK = NetworkConfig(

@@ -13,9 +13,9 @@ from pipeline.clips import ClipConfig
 from pipeline.errors import CheckpointError, StoreError, TrainingError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
-from pipeline.rig import RigConfig
-from pipeline.scenes import SceneConfig
 from pipeline.simulate import simulate_scenes
+from pipeline.simulation.rig import RigConfig
+from pipeline.simulation.scenes import SceneConfig
 from pipeline.voxelize import voxelize
 
 NETWORK = NetworkConfig(

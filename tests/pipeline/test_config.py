@@ -17,9 +17,9 @@ from pipeline.clips import ClipConfig
 from pipeline.config import build, dump_yaml, from_overrides, load_config, read_yaml, to_plain
 from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest, read_manifest
-from pipeline.scenes import SceneConfig
+from pipeline.simulation.scenes import SceneConfig
+from pipeline.simulation.video_takes import VideoConfig
 from pipeline.spike_format import SpikeFormat
-from pipeline.video_takes import VideoConfig
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.camera import SpikeCamera
 from pipeline.dat import pack_rows
 from pipeline.preview import contact_sheet, enlarge, tfi, tfp, to_grey8, voxel_preview
+from pipeline.simulation.camera import SpikeCamera
 
 
 def ramp_spikes(frames: int = 400) -> tuple[np.ndarray, np.ndarray]:

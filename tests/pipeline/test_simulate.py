@@ -14,11 +14,11 @@ from pipeline.errors import FormatError, UsageError
 from pipeline.images import read_rgb, write_png
 from pipeline.manifest import read_manifest
 from pipeline.recordings import find_recordings, scale_of
-from pipeline.rig import RigConfig
-from pipeline.scenes import SceneConfig
 from pipeline.simulate import simulate_scenes, simulate_video
-from pipeline.textures import random_texture
-from pipeline.video_takes import VideoConfig
+from pipeline.simulation.rig import RigConfig
+from pipeline.simulation.scenes import SceneConfig
+from pipeline.simulation.textures import random_texture
+from pipeline.simulation.video_takes import VideoConfig
 
 RIG = RigConfig(num_frames=2, exposure_frames=16, gap_frames=4, scale=2)
 TINY = SceneConfig(height=32, width=32, train=2, val=1, test=1, objects=(1, 1), object_radius=(5, 8), rig=RIG)

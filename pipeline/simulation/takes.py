@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.rig import Footage
-from pipeline.scenes import SceneConfig, random_scene
+from pipeline.simulation.rig import Footage
+from pipeline.simulation.scenes import SceneConfig, random_scene
 
 
 class Take(Protocol):

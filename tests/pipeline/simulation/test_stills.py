@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.stills import BORDER, AnimatedStill, CameraPath, animate, free_room
-from pipeline.textures import random_texture
+from pipeline.simulation.stills import BORDER, AnimatedStill, CameraPath, animate, free_room
+from pipeline.simulation.textures import random_texture
 
 
 def photo(side: int = 256) -> np.ndarray:

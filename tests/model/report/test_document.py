@@ -8,10 +8,11 @@ import re
 import pytest
 import torch
 
-from model import report_chart, report_viewer
 from model.judge import JudgedFrame
 from model.pictures import Album
-from model.report import report_page
+from model.report import chart as report_chart
+from model.report import viewer as report_viewer
+from model.report.document import report_page
 from model.results import Results
 from model.scores import FrameScore
 

@@ -4,7 +4,7 @@ import math
 from html import escape
 
 from model.judge import BLURRY, RESTORED
-from model.report_marks import EXPLAINED, colour_of, decibels, gain_over, signed, swatch, title
+from model.report.marks import EXPLAINED, colour_of, decibels, gain_over, signed, swatch, title
 from model.results import Results
 from model.scores import MeanScore
 

@@ -5,13 +5,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipeline import simulated
+from pipeline.simulation import simulated
 from pipeline.config import build, read_yaml
 from pipeline.dat import open_spikes
 from pipeline.errors import UsageError
 from pipeline.images import read_rgb
-from pipeline.rig import Film, RigConfig
-from pipeline.simulated import claim, sequence_folder, write_sequence
+from pipeline.simulation.rig import Film, RigConfig
+from pipeline.simulation.simulated import claim, sequence_folder, write_sequence
 from pipeline.spans import span_of
 from pipeline.spike_format import SpikeFormat
 from pipeline.timestamps import read_log

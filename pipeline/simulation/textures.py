@@ -2,7 +2,7 @@
 
 A texture is float32 (planes, S, S), periodic in both directions, S a power of two, with `TEXELS_PER_PIXEL` texels for
 every pixel of the picture: blurred to the picture's bandwidth, it can be sampled bilinearly at any position without
-the sharpness changing on the way (`pipeline.views`).
+the sharpness changing on the way (`pipeline.simulation.views`).
 """
 
 import numpy as np

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.textures import random_sprite, random_texture, soften
+from pipeline.simulation.textures import random_sprite, random_texture, soften
 
 
 def test_softening_a_point_gives_a_gaussian_that_wraps_around():

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.rig import RigConfig
-from pipeline.textures import TEXELS_PER_PIXEL, random_sprite, random_texture
-from pipeline.views import View, look
+from pipeline.simulation.rig import RigConfig
+from pipeline.simulation.textures import TEXELS_PER_PIXEL, random_sprite, random_texture
+from pipeline.simulation.views import View, look
 
 MAX_OBJECT_RADIUS = 100.0
 """In pixels; a larger object is a texture of more than 512 texels a side."""

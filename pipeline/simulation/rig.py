@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.camera import Sensor, SpikeCamera
+from pipeline.simulation.camera import Sensor, SpikeCamera
 
 BATCH_PIXELS = 1 << 17
 """Pixels rendered at a time: enough to keep numpy busy, few enough to stay in the cache."""

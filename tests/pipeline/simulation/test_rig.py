@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipeline.camera import SpikeCamera
-from pipeline.rig import RigConfig, area_mean, film, to_8_bit
+from pipeline.simulation.camera import SpikeCamera
+from pipeline.simulation.rig import RigConfig, area_mean, film, to_8_bit
 
 QUIET = SpikeCamera()
 
@@ -36,7 +36,7 @@ def test_exposures_and_gaps_take_turns():
 def test_every_spike_frame_is_rendered_once_at_its_middle_and_sharp_at_the_middle_of_the_exposure(
     monkeypatch,
 ):
-    monkeypatch.setattr("pipeline.rig.BATCH_PIXELS", 3 * 32)  # batches that end inside exposures
+    monkeypatch.setattr("pipeline.simulation.rig.BATCH_PIXELS", 3 * 32)  # batches that end inside exposures
     rig = RigConfig(num_frames=2, exposure_frames=4, gap_frames=1, camera=QUIET)
     ramp = Ramp()
     film(ramp, rig, np.random.default_rng(0))
@@ -46,7 +46,7 @@ def test_every_spike_frame_is_rendered_once_at_its_middle_and_sharp_at_the_middl
 
 @pytest.mark.parametrize("batch", [1, 5 * 32, 1 << 17])
 def test_blurry_is_the_mean_of_the_renders_of_its_exposure_alone(monkeypatch, batch):
-    monkeypatch.setattr("pipeline.rig.BATCH_PIXELS", batch)
+    monkeypatch.setattr("pipeline.simulation.rig.BATCH_PIXELS", batch)
     rig = RigConfig(num_frames=2, exposure_frames=4, gap_frames=1, camera=QUIET)
     recorded = film(Ramp(), rig, np.random.default_rng(0))
     # frames 1..4 of 4 to an exposure: middles 1.5, 2.5, 3.5, 4.5 quarters, mean 3 quarters; a quarter of it is light

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.views import View, look, sample
+from pipeline.simulation.views import View, look, sample
 
 
 def view(x: float, y: float, angle: float = 0.0, step: float = 1.0) -> View:

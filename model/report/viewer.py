@@ -5,7 +5,7 @@ from string import Template
 
 from model.judge import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES, JudgedFrame
 from model.pictures import Album, data_uri
-from model.report_marks import decibels, gain_over, signed, title
+from model.report.marks import decibels, gain_over, signed, title
 from model.results import Results
 
 MAX_PICTURE_BYTES = 14_000_000

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.frame_sources import FrameSource
-from pipeline.recorded import RecordedFootage, refuse_fast_motion
-from pipeline.rig import Footage, RigConfig, area_mean, to_8_bit
-from pipeline.simulated import SPLITS
-from pipeline.stills import animate
+from pipeline.simulation.frame_sources import FrameSource
+from pipeline.simulation.recorded import RecordedFootage, refuse_fast_motion
+from pipeline.simulation.rig import Footage, RigConfig, area_mean, to_8_bit
+from pipeline.simulation.simulated import SPLITS
+from pipeline.simulation.stills import animate
 
 MIN_FRAMES_PER_EXPOSURE = 4
 """Recorded frames in an exposure below which the motion path within it is not known."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.camera import Sensor, SpikeCamera
+from pipeline.simulation.camera import Sensor, SpikeCamera
 
 
 def steady(light: float, frames: int, side: int = 8) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.textures import soften
-from pipeline.views import View, look
+from pipeline.simulation.textures import soften
+from pipeline.simulation.views import View, look
 
 MAX_ANGLE = 0.04
 """Largest rotation either way, in radians."""

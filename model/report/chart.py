@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from model.judge import RESTORED
-from model.report_marks import colour_of, title
+from model.report.marks import colour_of, title
 from model.results import Results
 from model.scores import mean
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import FormatError, UsageError
-from pipeline.frame_sources import find_sources, open_video
 from pipeline.images import write_png
+from pipeline.simulation.frame_sources import find_sources, open_video
 
 
 def image(value: int) -> np.ndarray:

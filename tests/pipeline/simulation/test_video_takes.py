@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.rig import RigConfig
-from pipeline.textures import random_texture
-from pipeline.video_takes import VideoConfig, video_takes
-from pipeline.views import View, look
+from pipeline.simulation.rig import RigConfig
+from pipeline.simulation.textures import random_texture
+from pipeline.simulation.video_takes import VideoConfig, video_takes
+from pipeline.simulation.views import View, look
 
 RIG = RigConfig(num_frames=2, exposure_frames=16, gap_frames=4, rate_hz=Fraction(1600), scale=2)
 """44 spike frames, 27.5 ms; exposures of 10 ms."""

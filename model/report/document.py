@@ -9,11 +9,11 @@ from typing import Any
 from model.judge import BLURRY, RESTORED
 from model.metrics import PROTOCOL, PROTOCOL_TEXT
 from model.pictures import Album
-from model.report_chart import chart, plot_of
-from model.report_marks import decibels, gain_over, signed, title
-from model.report_page import PAGE, SCRIPT, STYLE
-from model.report_tables import sequence_table, summary_table
-from model.report_viewer import viewer
+from model.report.chart import chart, plot_of
+from model.report.marks import decibels, gain_over, signed, title
+from model.report.page import PAGE, SCRIPT, STYLE
+from model.report.tables import sequence_table, summary_table
+from model.report.viewer import viewer
 from model.results import Results
 from pipeline.config import dump_yaml
 

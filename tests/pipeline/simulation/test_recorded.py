@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.recorded import RecordedFootage, motion, refuse_fast_motion
-from pipeline.textures import random_texture
-from pipeline.views import View, look
+from pipeline.simulation.recorded import RecordedFootage, motion, refuse_fast_motion
+from pipeline.simulation.textures import random_texture
+from pipeline.simulation.views import View, look
 
 
 def shifted(x: float, y: float = 0.0, side: int = 96) -> np.ndarray:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.rig import film
-from pipeline.scenes import Motion, Scene, SceneConfig, Sprite, random_scene
-from pipeline.textures import random_sprite, random_texture
+from pipeline.simulation.rig import film
+from pipeline.simulation.scenes import Motion, Scene, SceneConfig, Sprite, random_scene
+from pipeline.simulation.textures import random_sprite, random_texture
 
 SMALL = SceneConfig(height=48, width=64, train=1, val=0, test=0)
 

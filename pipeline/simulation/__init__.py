@@ -1,0 +1,1 @@
+"""A spike camera beside an RGB camera, simulated: what they film, how they see it, what is written."""
