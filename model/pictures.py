@@ -10,8 +10,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.judge import BLURRY, RESTORED, SHARP, SPIKES, JudgedFrame
-from pipeline.preview import contact_sheet
+from pipeline.preview import contact_sheet, enlarge
 
+SMALLEST_PANEL = 256
+"""Pixels across: below it a label does not fit, and nobody sees much."""
 LOSSLESS_PIXELS = 160_000
 """Pictures of up to this many pixels are embedded as PNG, larger ones as JPEG."""
 MAX_SIDE = 1280
@@ -61,11 +63,13 @@ def middle_frames(sequences: Sequence[tuple[str, int]], most: int) -> frozenset[
 
 
 def panels(frame: JudgedFrame) -> npt.NDArray[np.uint8]:
-    """Blurry, restored, sharp and spikes side by side, with labels and scores: (3, h, w)."""
+    """Blurry, restored, sharp and spikes side by side, with labels and scores: (3, h, w); small frames enlarged."""
     scores = {score.method: score.psnr for score in frame.scores}
     shown = [name for name in (BLURRY, RESTORED, SHARP, SPIKES) if name in frame.images]
     labels = [f"{name}  {scores[name]:.2f} dB" if name in scores else name for name in shown]
-    return contact_sheet([frame.images[name].numpy() for name in shown], labels)
+    images = [frame.images[name].numpy() for name in shown]
+    larger = -(-SMALLEST_PANEL // max(image.shape[-1] for image in images))
+    return contact_sheet([enlarge(image, larger) for image in images], labels)
 
 
 def data_uri(image: npt.NDArray[np.uint8]) -> str:

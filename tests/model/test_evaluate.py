@@ -159,9 +159,11 @@ def test_pictures_show_the_middle_frames_with_or_without_a_sharp_one(
     with_sharp, without = (
         read_rgb(tmp_path / "samples" / name) for name in ("s1_000003.png", "seq2_000001.png")
     )
-    assert with_sharp.shape[2] == 8 + 4 * (WIDTH + 8)  # blurry, restored, sharp, spikes
-    assert without.shape[2] == 8 + 3 * (WIDTH + 8)
-    assert (with_sharp[:, 28:60, 8:56] == bench.store.found[0].blurry[3]).all()
+    larger = 6  # times 48 pixels across is 288, the first above 256
+    assert with_sharp.shape[2] == 8 + 4 * (WIDTH * larger + 8)  # blurry, restored, sharp, spikes
+    assert without.shape[2] == 8 + 3 * (WIDTH * larger + 8)
+    blurry = with_sharp[:, 28 : 28 + 32 * larger : larger, 8 : 8 + 48 * larger : larger]
+    assert (blurry == bench.store.found[0].blurry[3]).all()
 
 
 def test_the_spikes_reach_the_network_and_only_one_that_takes_them(

@@ -57,8 +57,9 @@ def test_middle_frames_are_spread_over_the_sequences():
 
 
 def test_panels_are_in_a_row_with_what_there_is():
-    assert panels(frame("a", 0, 30.0)).shape == (3, 8 + 20 + 16 + 8, 8 + 4 * 28)
-    assert panels(frame("a", 0, None)).shape == (3, 8 + 20 + 16 + 8, 8 + 3 * 28)
+    larger = 13  # times 20 pixels across is 260, the first above 256
+    assert panels(frame("a", 0, 30.0)).shape == (3, 8 + 20 + 16 * larger + 8, 8 + 4 * (20 * larger + 8))
+    assert panels(frame("a", 0, None)).shape == (3, 8 + 20 + 16 * larger + 8, 8 + 3 * (20 * larger + 8))
 
 
 def decoded(uri: str) -> Image.Image:
