@@ -110,13 +110,14 @@ def _read_config(name: str, store: Path, seed: int, overrides: list[str]) -> "Tr
 
 
 def _train(runs: Mapping[str, Path], configs: Mapping[str, "TrainConfig"], output: Output) -> None:
-    from pipeline.config import dump_yaml
+    from pipeline.config import to_plain
     from pipeline.files import write_atomic
+    from pipeline.yaml_files import dump_yaml
 
     arguments = {}
     for name, run in runs.items():
         settings = run.with_suffix(".yaml")
-        write_atomic(settings, dump_yaml(configs[name]))
+        write_atomic(settings, dump_yaml(to_plain(configs[name])))
         arguments[run] = [str(settings)]
     steps = configs[FUSED].steps
     output.say(f"training {' and '.join(runs)} side by side for {steps} steps into {runs[FUSED].parent} …")

@@ -105,11 +105,11 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
     amount = f"{counted(facts['sequences'], 'sequence')}, {counted(facts['frames'], 'frame')}"
     output.table(
         f"{path}: {store.name}, {amount}, stages {', '.join(store.stages)}",
-        ("sequence", "frames", "sharp", "RGB", "spikes", "exposure"),
+        ("sequence", "frames", "runs", "sharp", "RGB", "spikes", "exposure"),
         [
             (
                 f"{s['split']}/{s['name']}",
-                *(str(s[key]) for key in ("frames", "sharp", "rgb", "spikes", "exposure")),
+                *(str(s[key]) for key in ("frames", "runs", "sharp", "rgb", "spikes", "exposure")),
             )
             for s in sequences[:SHOWN_SEQUENCES]
         ],

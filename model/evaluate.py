@@ -157,13 +157,12 @@ def _repeatable() -> Iterator[None]:
 
 def _sequences(store: Store, split: str) -> list[Sequence]:
     sequences = store.sequences(split)
-    there = [f"{name} ({len(members)} sequences)" for name, members in store.splits.items() if members]
+    there = {name: len(members) for name, members in store.splits.items() if members}
     if not sequences:
-        problem = (
-            f"{store.path}: split {split!r} has no sequences; there are: {', '.join(there) or 'none at all'}"
-        )
+        listed = ", ".join(f"{name} ({n} sequence{'' if n == 1 else 's'})" for name, n in there.items())
         raise UsageError(
-            problem, f"--split {there[0].split()[0]}" if there else "ingest some recordings first"
+            f"{store.path}: split {split!r} has no sequences; there are: {listed or 'none at all'}",
+            f"--split {next(iter(there))}" if there else "ingest some recordings first",
         )
     without = [sequence.name for sequence in sequences if sequence.blurry is None]
     if without:

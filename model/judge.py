@@ -89,9 +89,10 @@ def judge_sequence(
 
 def _restored(sequence: Sequence, entrant: Entrant, scale: int, device: torch.device) -> Iterator[Tensor]:
     voxels = None if entrant.voxels is None else sequence.voxels(entrant.voxels)
-    return restore_tiled(
-        entrant.restorer, sequence.blurry, voxels, entrant.tiling, scale=scale, device=device
-    )
+    for run in sequence.runs:  # frames on the two sides of a gap are no neighbours
+        yield from restore_tiled(
+            entrant.restorer, sequence.blurry, voxels, entrant.tiling, span=run, scale=scale, device=device
+        )
 
 
 def _checked(restored: Tensor, entrant: Entrant, frame: str) -> Tensor:

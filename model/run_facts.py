@@ -6,8 +6,8 @@ from typing import Any
 
 from model.checkpoint import CheckpointFolder, read_info
 from model.checkpoint_file import SUFFIX
-from pipeline.config import read_yaml
 from pipeline.errors import CheckpointError
+from pipeline.yaml_files import read_yaml
 
 
 def run_facts(run: Path) -> dict[str, Any]:

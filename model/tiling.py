@@ -114,18 +114,20 @@ def restore_tiled(
     voxels: Frames | None,
     tiling: Tiling,
     *,
+    span: Span | None = None,
     scale: int = 1,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
     """Restore a sequence and yield its frames in order, each float64 (3, H, W) on `device`.
 
-    Only one clip is in memory at a time. When a CUDA device runs out of memory the tiles are halved for the rest of
-    the sequence, and the clip is begun again.
+    Only one clip is in memory at a time. When a CUDA device runs out of memory the tiles are halved from there on, and
+    the clip is begun again.
 
     Args:
         restore: takes what `blurry` and `voxels` hold, in their types.
         blurry: (N, 3, H, W).
         voxels: (N, K, H / scale, W / scale), or None if `restore` takes none.
+        span: the frames [start, stop) to restore, which alone are looked at; None takes all.
         scale: RGB pixels per spike pixel, along a side.
 
     Raises:
@@ -139,16 +141,18 @@ def restore_tiled(
         width,
     ):
         raise ValueError(f"voxels {voxels.shape} do not fit frames {blurry.shape} at scale {scale}")
-    if blurry.shape[0] == 0:
+    first, stop = span or (0, blurry.shape[0])
+    if first == stop:
         return
-    clips = cut(blurry.shape[0], tiling.num_frames, tiling.overlap_frames)
-    weights = blending_weights(clips, tiling.overlap_frames)
+    spans = cut(stop - first, tiling.num_frames, tiling.overlap_frames)
+    weights = blending_weights(spans, tiling.overlap_frames)
+    clips = [(first + a, first + b) for a, b in spans]
     pending: dict[int, Tensor] = {}
     for i, (clip, weight) in enumerate(zip(clips, weights, strict=True)):
         restored, tiling = _restore_or_halve(restore, blurry, voxels, clip, tiling, scale, device)
         for frame, value, share in zip(range(*clip), restored, weight, strict=True):
             pending[frame] = pending.get(frame, 0) + value * share.item()
-        done = clips[i + 1][0] if i + 1 < len(clips) else blurry.shape[0]
+        done = clips[i + 1][0] if i + 1 < len(clips) else stop
         for frame in range(clip[0], done):
             yield pending.pop(frame)
 

@@ -27,10 +27,11 @@ from model.train_config import TrainConfig
 from model.trainer import Schedule, Trainer
 from model.validation import Validator
 from pipeline.clips import ClipSource, Sample, batches
-from pipeline.config import dump_yaml
+from pipeline.config import to_plain
 from pipeline.reports import Progress, no_progress
 from pipeline.stats import Normalization
 from pipeline.store import Store, open_store
+from pipeline.yaml_files import dump_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def train(
         learner, parent = _learner(config, source, normalization, place, start)
         place.barrier()  # all that can be wrong was checked, by everyone: the main process may begin to write
         if place.is_main:
-            folder.write_config(dump_yaml(config))
+            folder.write_config(dump_yaml(to_plain(config)))
             folder.write_session(run_facts(config, store, learner.network), session_facts(place, first))
             if not goes_on:
                 stack.enter_context(log_file(run / "log.txt"))

@@ -14,7 +14,7 @@ from pipeline.clips import Sample
 from pipeline.errors import TrainingError
 
 IDENTICAL_DB = 100.0
-"""What a frame that equals the sharp one counts: its PSNR is infinite."""
+"""The most that a frame counts; one that equals the sharp frame has an infinite PSNR."""
 
 
 class Window(NamedTuple):
@@ -29,10 +29,14 @@ class Window(NamedTuple):
 class Validator:
     """Mean PSNR (protocol rgb8-all) over the sharp frames of some sequences; the processes share the work.
 
+    This number chooses the best checkpoint, so it must not fall when a frame gets better: a frame identical to the
+    sharp one counts 100 dB. Left out of the mean, as `model.scores` has it for the results of an evaluation, the last
+    step to perfection would lower it; and an infinite mean could not be compared, plotted or written as JSON.
+
     Args:
         sequences: with blurry and sharp frames; others are left out.
         voxels: name of their voxel grids.
-        num_frames: T of the clips that are restored; a shorter sequence is restored in one piece.
+        num_frames: T of the clips that are restored; a shorter sequence, or run of one, is restored in one piece.
         crop: side in RGB pixels of the centre looked at; None looks at full frames.
         max_clips: most clips of a sequence, spread evenly over it; None takes all.
         scale: RGB pixels per spike pixel.
@@ -108,14 +112,16 @@ class Validator:
 def windows_of(sequence: store.Sequence, num_frames: int) -> Iterator[Window]:
     """Cut a sequence into clips of `num_frames` so that every frame with a sharp one is scored once.
 
-    The last clip is moved back to end with the sequence; what it shares with the one before is not scored again.
+    No clip spans a gap. The last clip of a run is moved back to end with it; what it shares with the one before is
+    not scored again.
     """
-    length = min(num_frames, sequence.num_frames)
-    for first in range(0, sequence.num_frames, length):
-        start = min(first, sequence.num_frames - length)
-        scored = tuple(frame for frame in range(first, start + length) if sequence.has_sharp[frame])
-        if scored:
-            yield Window(sequence, start, start + length, scored)
+    for run_start, run_stop in sequence.runs:
+        length = min(num_frames, run_stop - run_start)
+        for first in range(run_start, run_stop, length):
+            start = min(first, run_stop - length)
+            scored = tuple(frame for frame in range(first, start + length) if sequence.has_sharp[frame])
+            if scored:
+                yield Window(sequence, start, start + length, scored)
 
 
 def spread(windows: list[Window], most: int | None) -> list[Window]:

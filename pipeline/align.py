@@ -24,6 +24,8 @@ class Alignment:
             all, in order.
         exposure_ns: int64 (N, 2), the same on the spike clock, or as the log had it.
         sharp_index: int64 (N,) spike frame at the instant of the sharp frame, -1 where there is none.
+        positions: int64 (N,) which frame of the whole recording each is, counting those set aside: where it skips a
+            number, what comes next is not what came next.
         residual_ns: int64 (N,) how far the farther edge of the span is from the log's stamp; 0 without a log.
         problems: frames set aside, and why.
     """
@@ -32,6 +34,7 @@ class Alignment:
     exposure: npt.NDArray[np.int64]
     exposure_ns: npt.NDArray[np.int64]
     sharp_index: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
     residual_ns: npt.NDArray[np.int64]
     problems: tuple[Quarantined, ...]
 
@@ -51,7 +54,8 @@ def align_recording(recording: Recording, manifest: Manifest, streams: Sequence[
     if [stream.path for stream in streams] != list(recording.spike_paths):
         raise ValueError("the streams are not those of the recording")
     lengths = [len(stream) for stream in streams]
-    rule, problems = rule_of(recording, manifest, lengths)
+    rule, log_problems, unseen = rule_of(recording, manifest, lengths)
+    problems = list(log_problems)
     spans: dict[str, Span] = {}
     sharp: list[int] = []
     for k, frame in enumerate(recording.frames):
@@ -65,7 +69,7 @@ def align_recording(recording: Recording, manifest: Manifest, streams: Sequence[
         except (FrameError, AlignmentError) as error:
             reason = error.problem if isinstance(error, AlignmentError) else str(error)
             problems.append(Quarantined(_place(recording, k), reason))
-    return _alignment(spans, sharp, problems)
+    return _alignment(spans, sharp, _positions(recording, list(spans), unseen), problems)
 
 
 def _require_inside(span: Span, num_frames: int) -> None:
@@ -108,13 +112,22 @@ def _place(recording: Recording, k: int) -> str:
     return str(path or f"{recording.spike_paths[0]}#{recording.frames[k]}")
 
 
-def _alignment(spans: dict[str, Span], sharp: list[int], problems: list[Quarantined]) -> Alignment:
+def _positions(recording: Recording, frames: Sequence[str], unseen: Sequence[int]) -> npt.NDArray[np.int64]:
+    place = {frame: k for k, frame in enumerate(recording.listed)}
+    listed = np.array([place[frame] for frame in frames], np.int64)
+    return listed + np.searchsorted(np.array(unseen, np.int64), listed, side="right")
+
+
+def _alignment(
+    spans: dict[str, Span], sharp: list[int], positions: npt.NDArray[np.int64], problems: list[Quarantined]
+) -> Alignment:
     found = spans.values()
     return Alignment(
         frames=tuple(spans),
         exposure=np.array([(span.start, span.stop) for span in found], np.int64).reshape(-1, 2),
         exposure_ns=np.array([(span.start_ns, span.stop_ns) for span in found], np.int64).reshape(-1, 2),
         sharp_index=np.array(sharp, np.int64),
+        positions=positions,
         residual_ns=np.array([span.residual_ns for span in found], np.int64),
         problems=tuple(problems),
     )

@@ -41,7 +41,7 @@ class ClipConfig:
     """How clips are cut from sequences.
 
     Attributes:
-        num_frames: T, consecutive blurry frames of a clip.
+        num_frames: T, consecutive blurry frames of a clip; none of the recording's were set aside between them.
         crop: side of the square crop, in RGB pixels.
         flips, rotations: draw from the eight symmetries of the square.
         time_reversal: also play clips backwards, where the sharp instant is the middle of the exposure.
@@ -213,10 +213,11 @@ def _clips_of(number: int, sequence: Sequence, config: ClipConfig, num_bins: int
     start, stop = sequence.exposure.T
     off_centre = np.abs(2 * (sequence.sharp_index - start) + 1 - (stop - start))
     in_middle = off_centre * num_bins <= stop - start  # within half a bin
-    for first in range(sequence.num_frames - config.num_frames + 1):
-        span = slice(first, first + config.num_frames)
-        if sequence.has_sharp[span].all():
-            yield Clip(sequence=number, first_frame=first, reversible=bool(in_middle[span].all()))
+    for run_start, run_stop in sequence.runs:
+        for first in range(run_start, run_stop - config.num_frames + 1):
+            span = slice(first, first + config.num_frames)
+            if sequence.has_sharp[span].all():
+                yield Clip(sequence=number, first_frame=first, reversible=bool(in_middle[span].all()))
 
 
 def _room(store: Store, blurry: MappedArray, crop: int) -> tuple[int, int]:

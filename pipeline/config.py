@@ -1,7 +1,7 @@
-"""YAML files to frozen dataclasses, strictly: every problem is listed, with its dotted path.
+"""Plain values to frozen dataclasses, strictly: every problem is listed, with its dotted path.
 
 The dataclass *is* the schema: YAML keys are field names, annotations are checked, defaults are the documented
-values. An unknown key, a repeated key, `1e-4` read by YAML as text: each is an error, never a guess.
+values. An unknown key, a missing value, `1e-4` read by YAML as text: each is an error, never a guess.
 """
 
 import dataclasses
@@ -15,73 +15,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-import yaml
-
 from pipeline.errors import ConfigError, SpkError
+from pipeline.yaml_files import parse_yaml, read_yaml
 
 T = TypeVar("T")
 
-MAX_YAML_BYTES = 1 << 20
-"""A config or manifest larger than this is a mistake or an attack."""
 MAX_EXTENDS_DEPTH = 8
 _FRACTION = re.compile(r"[+-]?[0-9]{1,18}(/[1-9][0-9]{0,17}|\.[0-9]{1,18})?(e[+-]?[0-9]{1,2})?")
 """Bounded, because an exponent of millions is as many digits of exact number."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys and aliases (the raw material of a YAML bomb)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(
-                None, None, f"alias *{event.anchor} is not allowed here", event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is not text", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} appears twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read one YAML mapping from `path`.
-
-    Raises:
-        ConfigError: no such file, too large, not YAML, repeated keys, aliases, or not a mapping.
-    """
-    try:
-        if not path.is_file():
-            raise ConfigError(f"{path}: no such file", "check the path, or list the presets with: ls configs")
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a YAML file of settings")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    return _parse_yaml(text, str(path))
-
-
-def _parse_yaml(text: str, source: str) -> Any:
-    try:
-        value = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, RecursionError, ValueError, AttributeError, OverflowError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ConfigError(f"{source}: expected a mapping of names to values, got {type(value).__name__}")
-    return value
 
 
 def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
@@ -136,27 +77,6 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def dump_yaml(value: Any) -> str:
-    """The YAML text of a config, in field order; floats are written so that YAML reads them as floats."""
-    return yaml.dump(to_plain(value), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes 1e-05 as 1.0e-05: YAML 1.1 reads the former as text."""
-
-
-def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    text = repr(value)
-    if "e" in text and "." not in text:
-        text = text.replace("e", ".0e")
-    if value != value or value in (float("inf"), float("-inf")):
-        return yaml.SafeDumper.represent_float(dumper, value)
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
-
-
-_Dumper.add_representer(float, _represent_float)
-
-
 def _read_extended(path: Path, depth: int) -> dict[str, Any]:
     values = read_yaml(path)
     parent = values.pop("extends", None)
@@ -181,7 +101,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: expected dotted.key=value, for example optim.lr=1.0e-4")
-    parsed = _parse_yaml(f"value: {text}", f"override {override!r}")
+    parsed = parse_yaml(f"value: {text}", f"override {override!r}")
     if set(parsed) != {"value"}:
         raise ConfigError(f"override {override!r}: expected one value")
     value = parsed["value"]

@@ -4,14 +4,15 @@ import contextlib
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import AlignmentError
 from pipeline.manifest import Exposure, Manifest, Numbering, RawFrames
-from pipeline.recordings import Recording
+from pipeline.recordings import Recording, natural_order
 from pipeline.reports import Quarantined
 from pipeline.spans import nanoseconds, span_of
 from pipeline.timestamps import ExposureLog, read_log
@@ -36,6 +37,19 @@ Rule = Callable[[int, str], Span]
 """The span of frame number k, named so; raises `FrameError`."""
 
 
+class RecordingRule(NamedTuple):
+    """The rule for one recording, and what its log tells that concerns none of its frames.
+
+    Attributes:
+        problems: rows of the log that cannot be used, or whose frames have no image.
+        unseen: for every frame that only the log knows, how many of `Recording.listed` come before it; increasing.
+    """
+
+    rule: Rule
+    problems: tuple[Quarantined, ...] = ()
+    unseen: tuple[int, ...] = ()
+
+
 def frame_number(name: str, numbering: Numbering) -> int:
     """The number that a frame's or sequence's name stands for.
 
@@ -50,10 +64,8 @@ def frame_number(name: str, numbering: Numbering) -> int:
     return int(digits[0]) * numbering.per_number + fraction + numbering.offset
 
 
-def rule_of(
-    recording: Recording, manifest: Manifest, lengths: Sequence[int]
-) -> tuple[Rule, list[Quarantined]]:
-    """The rule of the manifest, and what is wrong with its log that concerns no frame.
+def rule_of(recording: Recording, manifest: Manifest, lengths: Sequence[int]) -> RecordingRule:
+    """The rule of the manifest, as it is for this recording.
 
     Args:
         lengths: spike frames in each of the recording's files.
@@ -63,10 +75,10 @@ def rule_of(
     """
     exposure = manifest.exposure
     if exposure.rule == "whole_file":
-        return _whole_file(recording, exposure.raw_frames, lengths), []
+        return RecordingRule(_whole_file(recording, exposure.raw_frames, lengths))
     if exposure.rule == "log":
         return _logged(recording, manifest)
-    return _windowed(recording, exposure), []
+    return RecordingRule(_windowed(recording, exposure))
 
 
 def _windowed(recording: Recording, exposure: Exposure) -> Rule:
@@ -99,7 +111,7 @@ def _whole_file(recording: Recording, raw: RawFrames | None, lengths: Sequence[i
     return rule
 
 
-def _logged(recording: Recording, manifest: Manifest) -> tuple[Rule, list[Quarantined]]:
+def _logged(recording: Recording, manifest: Manifest) -> RecordingRule:
     of = f"{recording.split}/{recording.source_name}"
     if recording.log_path is None:
         raise AlignmentError(f"{of}: no alignment log")
@@ -125,15 +137,31 @@ def _logged(recording: Recording, manifest: Manifest) -> tuple[Rule, list[Quaran
             start=start, stop=stop, start_ns=row.start_ns, stop_ns=row.stop_ns, residual_ns=residual_ns
         )
 
-    known = set()
-    for frame in recording.frames:
+    listed, usable = _keys(recording.listed, key_of), _keys(recording.frames, key_of)
+    without_image = [row for key, row in rows.items() if key not in listed]
+    found = [(row.line, row.reason) for row in bad if row.frame not in usable]
+    found += [(row.line, f"frame {row.frame} of {of} has no image") for row in without_image]
+    unseen = {row.frame for row in (*without_image, *bad) if row.frame and row.frame not in listed}
+    return RecordingRule(
+        rule,
+        tuple(Quarantined(f"{log.path}:{line}", reason) for line, reason in sorted(found)),
+        tuple(sorted(_place_among(listed, frame, len(recording.listed)) for frame in unseen)),
+    )
+
+
+def _keys(frames: Sequence[str], key_of: Callable[[str], str]) -> dict[str, int]:
+    """The index of every frame that the log can name."""
+    keys = {}
+    for k, frame in enumerate(frames):
         with contextlib.suppress(AlignmentError):  # the frame itself is set aside for its name
-            known.add(key_of(frame))
-    orphans = [(row.line, row.reason) for row in bad if row.frame not in known]
-    orphans += [
-        (row.line, f"frame {row.frame} of {of} has no image") for key, row in rows.items() if key not in known
-    ]
-    return rule, [Quarantined(f"{log.path}:{line}", reason) for line, reason in sorted(orphans)]
+            keys[key_of(frame)] = k
+    return keys
+
+
+def _place_among(keys: Mapping[str, int], key: str, num_frames: int) -> int:
+    """The index of the frame before which `key` belongs; `num_frames` if none comes after it."""
+    later = [k for other, k in keys.items() if natural_order(other) > natural_order(key)]
+    return min(later, default=num_frames)
 
 
 def _read_log_once(path: Path, dialect: str | None) -> ExposureLog:

@@ -89,8 +89,8 @@ def ingest(
         quarantined=problems,
         seconds=time.monotonic() - started,
     )
-    up_to_date = not todo and not gone and _is_committed(seen, root) and not was_interrupted(out, INGEST)
-    if dry_run or up_to_date:
+    described = _is_committed(seen, root) and all(one.is_described(out) for one in sequences)
+    if dry_run or (described and not todo and not gone and not was_interrupted(out, INGEST)):
         return report
     with StoreBuilder(out, INGEST, seen) as builder:
         if overwrite:

@@ -11,10 +11,11 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pipeline.config import build, read_yaml
+from pipeline.config import build
 from pipeline.errors import ConfigError
 from pipeline.layout import Layout
 from pipeline.spike_format import SpikeFormat
+from pipeline.yaml_files import read_yaml
 
 SHIPPED = Path(__file__).resolve().parents[1] / "data_manifests"
 

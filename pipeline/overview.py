@@ -69,6 +69,7 @@ def _sequence_facts(sequence: Sequence) -> dict[str, Any]:
         "split": sequence.split,
         "name": sequence.name,
         "frames": sequence.num_frames,
+        "runs": len(sequence.runs),
         "sharp": int(sequence.has_sharp.sum()),
         "rgb": "x".join(map(str, images.shape[2:])) if images is not None else "none",
         "spikes": f"{sequence.spikes.shape[0]} of {'x'.join(map(str, sequence.spike_shape))}",

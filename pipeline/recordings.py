@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import build, read_yaml
+from pipeline.config import build
 from pipeline.dat import open_spikes
 from pipeline.errors import FormatError
 from pipeline.images import image_size
@@ -20,6 +20,7 @@ from pipeline.manifest import Manifest
 from pipeline.reports import Quarantined
 from pipeline.spike_format import SpikeFormat
 from pipeline.tree import Tree
+from pipeline.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class Recording:
         sequence: its name there: the source's name with '__' for '/'.
         source_name: its name on disk, below its split.
         spike_paths: one file; or, where the manifest names spike files by frame, one per frame.
-        frames: names, in numerical order.
+        listed: names of all its frames, in numerical order.
+        frames: those of them whose files are all there; the others are set aside.
         blurry_paths, sharp_paths: per frame; None where there is no such image and there need not be.
         log_path: the alignment log, with the exposure rule log.
         format: layout of the spike files.
@@ -47,6 +49,7 @@ class Recording:
     sequence: str
     source_name: str
     spike_paths: tuple[Path, ...]
+    listed: tuple[str, ...]
     frames: tuple[str, ...]
     blurry_paths: tuple[Path | None, ...]
     sharp_paths: tuple[Path | None, ...]
@@ -177,6 +180,7 @@ class _Finder:
             sequence=_store_name(self.name),
             source_name=self.name,
             spike_paths=tuple(row[1] for row in rows if row[1]) if per_frame else (stream,) if stream else (),
+            listed=tuple(frames),
             frames=tuple(row[0] for row in rows),
             blurry_paths=tuple(row[2] for row in rows),
             sharp_paths=tuple(row[3] for row in rows),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipeline.blocks import GreyFromSpikes, Images, PackedSpikes, Table
 from pipeline.building import ArrayJob, BlockSource
 from pipeline.config import to_plain
 from pipeline.copies import refuse_copied_pixels
+from pipeline.errors import StoreError
 from pipeline.examine import Examined
 from pipeline.fingerprints import fingerprint_of
 from pipeline.manifest import Manifest
@@ -55,6 +57,7 @@ class SequenceJobs:
         return {
             "source_name": one.recording.source_name,
             "frames": list(one.alignment.frames),
+            "positions": one.alignment.positions.tolist(),
             "arrays": list(self.arrays),
             "spike_shape": list(one.spike_shape),
             "format": to_plain(one.files.format),
@@ -62,6 +65,14 @@ class SequenceJobs:
             "residual_ns": one.alignment.residual_ns.tolist(),
             "set_aside": [dataclasses.asdict(problem) for problem in one.alignment.problems],
         }
+
+    def is_described(self, out: Path) -> bool:
+        """Whether its group in the store `out` carries these attributes."""
+        try:
+            found = read_metadata(out / self.key).get("attributes")
+        except StoreError:
+            return False
+        return found == json.loads(json.dumps(self.attributes()))
 
     def refuse_copies(self) -> None:
         """Refuse sharp frames with the pixels of the blurry ones, once both are in the store.

@@ -1,7 +1,7 @@
 """The store: one plain Zarr v3 group per data set, which each stage adds to.
 
     STORE/                       attributes: spk_format, name, manifest, splits, stages, provenance, fingerprint
-      <split>/<sequence>/        attributes: frames, sources, arrays, ...
+      <split>/<sequence>/        attributes: frames, positions, sources, arrays, ...
         spikes         uint8 (T, H, ceil(W / 8))    bits, first pixel in the lowest bit, upright rows
         blurry, sharp  uint8 (N, 3, H_rgb, W_rgb)
         exposure       int64 (N, 2) spike-frame spans      exposure_ns  int64 (N, 2)
@@ -16,6 +16,7 @@ missing shard, which any Zarr reader would take for zeros, is an error here.
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ class Sequence:
     Attributes:
         split, name: its place in the store.
         frames: names of its N blurry frames.
+        positions: which frame of its recording each of them is; a number is skipped for each frame set aside.
         voxel_names: its voxel grids that are complete.
     """
 
@@ -48,10 +50,16 @@ class Sequence:
         self.voxel_names = voxel_names
         self.attributes: dict[str, Any] = read_metadata(path)["attributes"]
         self.frames: tuple[str, ...] = tuple(self.attributes["frames"])
+        self.positions: tuple[int, ...] = tuple(self.attributes["positions"])
 
     @property
     def num_frames(self) -> int:
         return len(self.frames)
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """Spans [start, stop) of frames that follow one another without a gap, in order; together all frames."""
+        return runs_of(self.positions)
 
     @property
     def spike_shape(self) -> tuple[int, int]:
@@ -196,6 +204,13 @@ class Store:
             raise StoreError(
                 f"{self.path}: all counts of {voxels!r} in the train split are equal: {error}"
             ) from error
+
+
+def runs_of(positions: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Spans [start, stop) of indices over which `positions` go up by one at a time."""
+    breaks = [i for i in range(1, len(positions)) if positions[i] != positions[i - 1] + 1]
+    edges = [0, *breaks, len(positions)] if positions else [0]
+    return tuple(itertools.pairwise(edges))
 
 
 def open_store(path: Path, *, check: bool = True) -> Store:

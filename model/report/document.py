@@ -15,7 +15,7 @@ from model.report.page import PAGE, SCRIPT, STYLE
 from model.report.tables import sequence_table, summary_table
 from model.report.viewer import viewer
 from model.results import Results
-from pipeline.config import dump_yaml
+from pipeline.yaml_files import dump_yaml
 
 
 def report_page(results: Results, album: Album) -> str:

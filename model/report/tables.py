@@ -71,5 +71,5 @@ def _sequence_row(results: Results, sequence: str, frames: int) -> str:
         f"<td{' class=best' if m.psnr == best else ''}>{decibels(m.psnr)} / {decibels(m.ssim, 4)}</td>"
         for m in means.values()
     )
-    kind = "" if gain is None else ' class="gain"' if gain > 0 else ' class="loss"'
+    kind = "" if not gain else ' class="gain"' if gain > 0 else ' class="loss"'
     return f"<tr><th>{escape(sequence)}</th><td>{frames}</td>{cells}<td{kind}>{signed(gain)}</td></tr>"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import dump_yaml, read_yaml, to_plain
+from pipeline.config import to_plain
 from pipeline.dat import write_dat
 from pipeline.errors import UsageError
 from pipeline.files import sync_directory, write_atomic
@@ -25,6 +25,7 @@ from pipeline.simulation.rig import Film, RigConfig
 from pipeline.spans import nanoseconds
 from pipeline.spike_format import SpikeFormat
 from pipeline.timestamps import write_log
+from pipeline.yaml_files import dump_yaml, read_yaml
 
 SPLITS = ("train", "val", "test")
 SETTINGS = "simulation.yaml"
@@ -75,7 +76,7 @@ def write_sequence(out: Path, split: str, sequence: str, film: Film, rig: RigCon
     spike_format = SpikeFormat(height=film.spikes.shape[1], width=film.spikes.shape[2], rate_hz=rig.rate_hz)
     write_dat(folder / "spikes.dat", film.spikes, spike_format)
     write_log(folder / "exposures.csv", names, *_nanoseconds(rig))
-    write_atomic(folder / "format.yaml", dump_yaml(spike_format))
+    write_atomic(folder / "format.yaml", dump_yaml(to_plain(spike_format)))
     write_atomic(folder / "camera.yaml", dump_yaml(_facts(rig)))
     final = sequence_folder(out, split, sequence)
     final.parent.mkdir(parents=True, exist_ok=True)

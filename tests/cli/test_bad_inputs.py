@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import dump_yaml, read_yaml
+from pipeline.yaml_files import dump_yaml, read_yaml
 
 SEQUENCE = Path("train", "train_0000")
 

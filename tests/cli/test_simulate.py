@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import read_yaml
 from pipeline.images import write_png
+from pipeline.yaml_files import read_yaml
 
 
 def test_films_scenes_and_keeps_what_is_there(tmp_path: Path, small_scenes: list[str], spk) -> None:

@@ -47,6 +47,7 @@ class FakeSequence:
         self.sharp_index = self.exposure.mean(axis=1).astype(np.int64)
         self.sharp_index[list(self.without_sharp)] = -1
         self.has_sharp = self.sharp_index >= 0
+        self.runs = ((0, self.num_frames),)
 
     def voxels(self, name: str) -> np.ndarray:
         return self.counts
@@ -229,7 +230,12 @@ def test_progress_counts_every_frame(bench: SimpleNamespace, tmp_path: Path) -> 
 
 
 def test_a_split_without_sequences_names_those_there_are(bench: SimpleNamespace, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"split 'val' has no sequences; there are: train \(1 .*test \(2"):
+    with pytest.raises(UsageError) as caught:
+        evaluate(Path("good"), Path("s"), tmp_path, EvaluateConfig(split="val"))
+    wanted = "split 'val' has no sequences; there are: train (1 sequence), test (2 sequences)"
+    assert caught.value.problem.endswith(wanted) and caught.value.fix == "--split train"
+    bench.store.splits = dict.fromkeys(bench.store.splits, ())
+    with pytest.raises(UsageError, match="there are: none at all"):
         evaluate(Path("good"), Path("s"), tmp_path, EvaluateConfig(split="val"))
 
 

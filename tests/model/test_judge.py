@@ -1,5 +1,6 @@
 """Frames of a sequence, restored by several networks side by side and scored."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,7 @@ def recording(sharp_index: int = 16) -> SimpleNamespace:
         exposure=np.array([[0, 32], [40, 72]]),
         sharp_index=np.array([sharp_index, -1]),
         has_sharp=np.array([True, False]),
+        runs=((0, 2),),
         voxels=lambda name: counts,
     )
 
@@ -31,8 +33,8 @@ def invert(blurry: Tensor, counts: Tensor | None) -> Tensor:
     return 1 - blurry / 255
 
 
-def judged(sequence: SimpleNamespace) -> list:
-    restore = SimpleNamespace(restorer=invert, voxels=None, tiling=Tiling())
+def judged(sequence: SimpleNamespace, restorer: Callable[..., Tensor] = invert) -> list:
+    restore = SimpleNamespace(restorer=restorer, voxels=None, tiling=Tiling())
     assert {"restorer", "voxels", "tiling"} == set(Entrant.__slots__)
     entrants = {"restored": restore, "other": restore}
     return list(judge_sequence(sequence, entrants, "k8", 2, torch.device("cpu")))
@@ -56,6 +58,21 @@ def test_a_frame_without_a_sharp_one_is_restored_but_not_scored():
     second = judged(recording())[1]
     assert list(second.images) == ["blurry", "restored", "other", "spike_only", "spikes"]
     assert second.scores == () and second.psnr is None
+
+
+def test_frames_on_the_two_sides_of_a_gap_do_not_see_each_other():
+    def mean_of_clip(blurry: Tensor, counts: Tensor | None) -> Tensor:
+        return (blurry / 255).mean(dim=1, keepdim=True).expand_as(blurry)
+
+    sequence = recording()
+    first, second = sequence.blurry.astype(np.float64)
+    both = [torch.from_numpy(np.rint((first + second) / 2).astype(np.uint8))] * 2
+    for runs, wanted in ((((0, 2),), both), (((0, 1), (1, 2)), [*torch.from_numpy(sequence.blurry)])):
+        sequence.runs = runs
+        found = [frame.images["restored"].int() for frame in judged(sequence, mean_of_clip)]
+        assert len(found) == 2
+        assert all((a - b.int()).abs().max() <= 1 for a, b in zip(found, wanted, strict=True))  # ties
+    assert (both[0].int() - torch.from_numpy(sequence.blurry[0]).int()).abs().max() > 50
 
 
 def test_the_spike_only_estimate_looks_at_the_sharp_instant_but_never_at_the_sharp_frame():

@@ -118,6 +118,18 @@ def test_a_small_network_does_not_notice_the_cuts():
     assert (clipped - whole).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("span", [(0, 5), (3, 9), (8, 9), (4, 4)])
+def test_a_span_is_restored_as_if_there_were_no_other_frames(span):
+    network, blurry = SmallConv(), frames(n=9, height=24, width=16).double()
+    counts = torch.randint(0, 9, (9, 2, 24, 16), dtype=torch.uint8)
+    tiling = Tiling(tile=16, overlap=8, num_frames=3, overlap_frames=1)
+    with torch.inference_mode():
+        found = list(restore_tiled(network, blurry, counts, tiling, span=span))
+        wanted = list(restore_tiled(network, blurry[slice(*span)], counts[slice(*span)], tiling))
+    assert len(found) == span[1] - span[0]
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 def test_too_small_an_overlap_shows():
     network, blurry = SmallConv(), frames(height=64, width=64).double()
     with torch.inference_mode():

@@ -26,8 +26,10 @@ class FakeSequence:
     split: str = "val"
     name: str = "a"
     arrays: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    runs: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
+        self.runs = self.runs or ((0, self.num_frames),)
         rng = np.random.default_rng(self.seed)
         height, width = self.size
         for name, shape in (("blurry", (3, height, width)), ("sharp", (3, height, width)),
@@ -76,6 +78,19 @@ def test_is_the_mean_over_every_frame_that_has_a_sharp_one(frames: int) -> None:
 def test_the_last_clip_ends_with_the_sequence_and_scores_only_what_is_new() -> None:
     found = [(w.start, w.stop, w.scored) for w in windows_of(sequence(7), 3)]
     assert found == [(0, 3, (0, 1, 2)), (3, 6, (3, 4, 5)), (4, 7, (6,))]
+
+
+def test_no_clip_spans_a_gap_and_yet_every_frame_is_scored_once() -> None:
+    broken = sequence(9, without_sharp=(8,), runs=((0, 4), (4, 6), (6, 7), (7, 9)))
+    assert [(w.start, w.stop, w.scored) for w in windows_of(broken, 3)] == [
+        (0, 3, (0, 1, 2)),
+        (1, 4, (3,)),
+        (4, 6, (4, 5)),
+        (6, 7, (6,)),
+        (7, 9, (7,)),
+    ]
+    whole = sequence(9, without_sharp=(8,))
+    assert validator(broken)(nn.Identity()) == pytest.approx(validator(whole)(nn.Identity()))
 
 
 def test_a_short_sequence_is_one_clip_and_one_without_sharp_frames_none() -> None:
@@ -128,10 +143,16 @@ class _Recorder:
         return values
 
 
-def test_an_identical_frame_counts_a_finite_number() -> None:
+def test_a_frame_that_becomes_identical_raises_the_mean() -> None:
     one = sequence(3)
+    before = [plain_psnr(one.blurry[i], one.sharp[i]) for i in range(3)]
+    best = int(np.argmax(before))
+    one.sharp[best] = one.blurry[best]
+    rest = [value for i, value in enumerate(before) if i != best]
+    found = validator(one)(nn.Identity())
+    assert found.frames == 3 and found.psnr == pytest.approx((sum(rest) + IDENTICAL_DB) / 3)
     one.sharp[:] = one.blurry
-    assert validator(one)(nn.Identity()).psnr == IDENTICAL_DB
+    assert validator(one)(nn.Identity()) == (IDENTICAL_DB, 3)
 
 
 def test_a_network_that_gives_nan_is_an_error() -> None:

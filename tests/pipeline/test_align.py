@@ -18,7 +18,18 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data be
 FORMAT = SpikeFormat(height=2, width=8, rate_hz=1000)
 
 
-def make(folder: Path, lengths, frames, exposure, *, source_name="s", has_sharp=True, log="", **changes):
+def make(
+    folder: Path,
+    lengths,
+    frames,
+    exposure,
+    *,
+    listed=None,
+    source_name="s",
+    has_sharp=True,
+    log="",
+    **changes,
+):
     """A recording whose spike files have the given lengths, its manifest and its opened streams."""
     folder.mkdir(exist_ok=True)
     paths = tuple(folder / f"{k}.dat" for k in range(len(lengths)))
@@ -38,6 +49,7 @@ def make(folder: Path, lengths, frames, exposure, *, source_name="s", has_sharp=
         sequence="s",
         source_name=source_name,
         spike_paths=paths,
+        listed=tuple(listed or frames),
         frames=tuple(frames),
         blurry_paths=tuple(folder / f"{frame}.png" for frame in frames),
         sharp_paths=tuple(folder / f"sharp{frame}.png" if has_sharp else None for frame in frames),
@@ -193,6 +205,41 @@ def test_rows_of_frames_without_an_image_are_reported(tmp_path):
     assert [(problem.path, problem.reason) for problem in alignment.problems] == [
         (f"{tmp_path}/log.csv:3", "frame b of train/s has no image")
     ]
+
+
+def test_a_frame_whose_files_are_missing_is_not_reported_again_at_its_row(tmp_path):
+    log = "frame,start_us,stop_us\na,0,4000\nb,4000,8000\nc,8000,12000\nd,x,16000\n"
+    alignment = align_recording(*make(tmp_path, [20], "ac", {"rule": "log"}, listed="abcd", log=log))
+    assert alignment.frames == ("a", "c") and alignment.positions.tolist() == [0, 2]
+    (problem,) = alignment.problems  # that the row of d is bad as well is another problem
+    assert problem.path == f"{tmp_path}/log.csv:5" and "'x' is not a decimal" in problem.reason
+
+
+def test_positions_skip_a_number_for_every_frame_set_aside(tmp_path):
+    made = make(tmp_path, [9, 5, 9, 9], "bcde", {"rule": "whole_file"}, listed="abcdefg",
+                sharp={"rule": "index", "index": 6})  # fmt: skip
+    alignment = align_recording(*made)
+    assert alignment.frames == ("b", "d", "e")  # the exposure of c is too short
+    assert alignment.positions.tolist() == [1, 3, 4] and alignment.positions.dtype == np.int64
+
+
+def test_positions_skip_a_number_for_every_frame_that_only_the_log_knows(tmp_path):
+    rows = [f"{k},{4000 * k},{4000 * k + 4000}" for k in (1, 2, 4, 8, 9, 10, 11)]
+    log = "\n".join(["frame,start_us,stop_us", *rows, "3,-,0", "12,0,0"])
+    made = make(tmp_path, [48], ["2", "9", "10", "11"], {"rule": "log"}, log=log)
+    alignment = align_recording(*made)
+    assert alignment.frames == ("2", "9", "10", "11")
+    assert alignment.positions.tolist() == [1, 5, 6, 7]  # without an image: 1; 3, 4, 8; 12
+    assert len(alignment.problems) == 5
+
+
+def test_positions_of_numbered_logs_go_by_the_number(tmp_path):
+    rows = [f"{4 * k},{k / 1000:.6f},{k / 1000 + 0.001:.6f},1,s" for k in (1, 2, 3, 10)]
+    log = "\n".join(["frame_idx,t0,t1,event_count,seq", *rows])
+    exposure = {"rule": "log", "numbering": {"per_number": 4}}
+    alignment = align_recording(*make(tmp_path, [20], ["0001", "0003", "0010", "x"], exposure, log=log))
+    assert alignment.frames == ("0001", "0003", "0010")
+    assert alignment.positions.tolist() == [0, 2, 3]
 
 
 def test_a_log_that_has_changed_is_read_again(tmp_path):

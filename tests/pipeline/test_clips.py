@@ -48,7 +48,7 @@ def write_sequence(folder, number_of_frames):
 
 @pytest.fixture(scope="module")
 def build(manifest_of):
-    def build(folder, **changes):
+    def build(folder, quarantine=False, **changes):
         layout = {
             "spikes": "{split}/{sequence}/spikes.dat",
             "blurry": "{split}/{sequence}/blurry/{frame}.png",
@@ -60,7 +60,8 @@ def build(manifest_of):
             "exposure": {"rule": "every", "window": WINDOW},
             "splits": {"train": {}, "val": {}},
         }
-        ingest(folder / "raw", folder / "store", manifest_of(**(values | changes)))
+        manifest = manifest_of(**(values | changes))
+        ingest(folder / "raw", folder / "store", manifest, quarantine=quarantine)
         voxelize(folder / "store", num_bins=BINS)
         return open_store(folder / "store")
 
@@ -229,6 +230,17 @@ def test_frames_without_a_sharp_one_are_in_no_clip(tmp_path, build):
     store = build(tmp_path)
     source = ClipSource(store, "train", "k4", CONFIG)
     assert [(clip.sequence, clip.first_frame) for clip in source.clips] == [(0, 2), (0, 3)]
+
+
+def test_no_clip_spans_a_frame_that_was_set_aside(tmp_path, build):
+    write_sequence(tmp_path / "raw/train/a", 8)
+    (tmp_path / "raw/train/a/sharp/3.png").unlink()
+    store = build(tmp_path, missing_sharp="error", quarantine=True)
+    assert store.sequence("train", "a").frames == ("0", "1", "2", "4", "5", "6", "7")
+    source = ClipSource(store, "train", "k4", CONFIG)
+    assert [clip.first_frame for clip in source.clips] == [0, 3, 4]
+    with pytest.raises(TrainingError, match="no clip of 5 consecutive frames"):
+        ClipSource(store, "train", "k4", ClipConfig(num_frames=5, crop=16))
 
 
 def test_a_store_without_any_sharp_frame_cannot_be_learned_from(tmp_path, build):

@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import shutil
@@ -21,6 +22,7 @@ from pipeline.mapped import forget_maps
 from pipeline.root import WORK
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
+from pipeline.yaml_files import dump_yaml
 
 KEYS = ("train/a", "train/b", "test/c")
 NUM_SHARDS = 3 * 6
@@ -226,6 +228,49 @@ def test_exposures_outside_the_recording_are_refused_or_set_aside_but_never_clip
     )
 
 
+def test_a_frame_set_aside_is_reported_once_and_leaves_a_gap(raw, out):
+    (raw.root / "train/a/sharp/001.png").unlink()
+    manifest = replace(raw.manifest, missing_sharp="error")
+    report = ingest(raw.root, out, manifest, quarantine=True)
+    (problem,) = report.quarantined
+    assert problem.path == str(raw.root / "train/a/sharp/001.png") and problem.reason.startswith(
+        "no such file"
+    )
+    store = open_store(out)
+    sequence = store.sequence("train", "a")
+    assert sequence.frames == ("000", "002") and sequence.positions == (0, 2)
+    assert sequence.runs == ((0, 1), (1, 2))
+    assert store.sequence("train", "b").runs == ((0, 3),)
+
+
+def test_a_gap_that_only_the_log_tells_of_is_recorded_when_the_log_does(raw, out):
+    log = raw.root / "train/a/exposures.csv"
+    whole = log.read_text()
+    (raw.root / "train/a/blurry/001.png").unlink()
+    log.write_text("\n".join(line for line in whole.split("\n") if not line.startswith("001")))
+    ingest(raw.root, out, raw.manifest)
+    assert open_store(out).sequence("train", "a").positions == (0, 1)
+    log.write_text(whole)
+    report = ingest(raw.root, out, raw.manifest, quarantine=True)
+    assert report.written == 0 and [q.reason for q in report.quarantined] == [
+        "frame 001 of train/a has no image"
+    ]
+    assert open_store(out).sequence("train", "a").positions == (0, 2)
+
+
+@pytest.mark.parametrize("damage", ["without positions", "broken", "gone"])
+def test_ingesting_again_mends_the_attributes_of_a_sequence(finished, shared_raw, out, damage, tree_of):
+    shutil.copytree(finished[0], out)
+    node = out / "train/a/zarr.json"
+    metadata = json.loads(node.read_text())
+    del metadata["attributes"]["positions"]
+    node.write_text(json.dumps(metadata) if damage == "without positions" else "{")
+    if damage == "gone":
+        node.unlink()
+    assert ingest(shared_raw.root, out, shared_raw.manifest).written == 0
+    assert tree_of(out) == tree_of(finished[0])
+
+
 def test_nothing_usable_is_an_error_even_with_quarantine(raw, out):
     for key in KEYS:
         write_dat(raw.root / key / "spikes.dat", raw.spikes(key)[:5], raw.manifest.spikes)
@@ -339,10 +384,8 @@ print(deaths)
 
 def test_killed_again_and_again_it_ends_as_if_it_never_was(shared_raw, tmp_path, tree_of):
     """kill -9 after every few files, in ingest and voxelize, until both get through."""
-    from pipeline.config import dump_yaml
-
     manifest = tmp_path / "made.yaml"
-    manifest.write_text(dump_yaml(shared_raw.manifest))
+    manifest.write_text(dump_yaml(to_plain(shared_raw.manifest)))
     command = [
         sys.executable,
         "-c",

@@ -37,6 +37,7 @@ def test_facts_of_a_store(store):
         "split": "train",
         "name": "a",
         "frames": 3,
+        "runs": 1,
         "sharp": 3,
         "rgb": "36x40",
         "spikes": "70 of 18x20",

@@ -53,7 +53,7 @@ def test_finds_splits_sequences_and_frames_in_numerical_order(tmp_path):
         ("train", "s10", "s10"),
         ("test", "a__b.c", "a/b.c"),
     ]
-    assert found[1].frames == ("1", "2", "10")
+    assert found[1].listed == found[1].frames == ("1", "2", "10")
     assert found[1].spike_paths == (tmp_path / "train/s10/spikes.dat",)
     assert found[1].blurry_paths[2] == tmp_path / "train/s10/blurry/10.png"
     assert found[1].sharp_paths[0] == tmp_path / "train/s10/sharp/1.png"
@@ -80,6 +80,7 @@ def test_a_missing_file_is_named_and_never_replaced(tmp_path, name):
     assert f"{tmp_path}/train/s/{name}: no such file" in caught.value.problem
     (recording,) = find_recordings(manifest(), tmp_path, quarantine=True)
     assert recording.frames == (("0",) if name.startswith("sharp") else ())
+    assert recording.listed == ("0", "1")
     assert [problem.path for problem in recording.problems] == [str(tmp_path / "train/s" / name)]
 
 
@@ -108,7 +109,7 @@ def test_spike_files_by_frame_go_with_their_images(tmp_path):
     assert "spk/train/s/9.dat: no such file: the spike file of frame 9 of train/s" in caught.value.problem
     assert "blurry/11.png: no such file" in caught.value.problem
     (recording,) = find_recordings(per_frame, tmp_path, quarantine=True)
-    assert recording.frames == ("8", "10")
+    assert recording.listed == ("8", "9", "10", "11") and recording.frames == ("8", "10")
     assert [path.name for path in recording.spike_paths] == ["8.dat", "10.dat"]
 
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from pipeline.errors import StoreError, UsageError
 from pipeline.ingest import ingest
 from pipeline.mapped import forget_maps
-from pipeline.store import Sequence, open_store
+from pipeline.store import Sequence, open_store, runs_of
 from pipeline.voxelize import voxelize
 
 
@@ -44,6 +45,34 @@ def test_tells_what_it_holds(whole, shared_raw):
     assert sequence.sharp_index.tolist() == [5, 31, 62] and sequence.has_sharp.all()
     assert sequence.voxels("k8").shape == (3, 8, 18, 20)
     assert [s.name for s in store.sequences("train")] == ["a", "b"] and store.sequences("none") == []
+
+
+@pytest.mark.parametrize(
+    ("positions", "runs"),
+    [
+        ((), ()),
+        ((4,), ((0, 1),)),
+        ((0, 1, 2), ((0, 3),)),
+        ((0, 1, 3, 4, 5, 9), ((0, 2), (2, 5), (5, 6))),
+        ((2, 4, 6), ((0, 1), (1, 2), (2, 3))),
+        ((3, 4, 4, 5, 1, 2), ((0, 2), (2, 4), (4, 6))),
+    ],
+)
+def test_runs_end_where_a_position_is_not_the_next(positions, runs):
+    assert runs_of(positions) == runs
+
+
+def test_a_store_from_before_positions_were_kept_is_read_as_without_gaps(store):
+    sequence = open_store(store).sequence("train", "a")
+    assert sequence.positions == (0, 1, 2) and sequence.runs == ((0, 3),)
+    node = store / "train/a/zarr.json"
+    metadata = json.loads(node.read_text())
+    metadata["attributes"]["positions"] = [0, 2, 3]
+    node.write_text(json.dumps(metadata))
+    assert Sequence(store / "train/a").runs == ((0, 1), (1, 3))
+    del metadata["attributes"]["positions"]
+    node.write_text(json.dumps(metadata))
+    assert Sequence(store / "train/a").runs == ((0, 3),)
 
 
 def test_refuses_sequences_and_voxels_it_does_not_have(whole):
