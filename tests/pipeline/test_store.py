@@ -62,7 +62,7 @@ def test_runs_end_where_a_position_is_not_the_next(positions, runs):
     assert runs_of(positions) == runs
 
 
-def test_a_store_from_before_positions_were_kept_is_read_as_without_gaps(store):
+def test_frames_on_the_two_sides_of_a_gap_are_in_different_runs(store):
     sequence = open_store(store).sequence("train", "a")
     assert sequence.positions == (0, 1, 2) and sequence.runs == ((0, 3),)
     node = store / "train/a/zarr.json"
@@ -70,9 +70,6 @@ def test_a_store_from_before_positions_were_kept_is_read_as_without_gaps(store):
     metadata["attributes"]["positions"] = [0, 2, 3]
     node.write_text(json.dumps(metadata))
     assert Sequence(store / "train/a").runs == ((0, 1), (1, 3))
-    del metadata["attributes"]["positions"]
-    node.write_text(json.dumps(metadata))
-    assert Sequence(store / "train/a").runs == ((0, 3),)
 
 
 def test_refuses_sequences_and_voxels_it_does_not_have(whole):
