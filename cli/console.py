@@ -135,7 +135,9 @@ def _console(*, stderr: bool) -> Console:
 
 def _log_handler(console: Console, *, verbose: bool) -> logging.Handler:
     if sys.stderr.isatty():
-        return RichHandler(console=console, show_path=verbose, show_time=verbose, markup=False)
+        rich = RichHandler(console=console, show_path=verbose, show_time=verbose, markup=False)
+        rich.setFormatter(logging.Formatter("%(message)s"))  # the handler adds level, and time and place
+        return rich
     handler = logging.StreamHandler(sys.stderr)
     detail = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     handler.setFormatter(logging.Formatter(detail if verbose else "%(levelname)-7s %(message)s"))

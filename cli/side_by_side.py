@@ -35,7 +35,7 @@ def train_side_by_side(runs: Mapping[Path, Sequence[str]], steps: int, progress:
 
     Args:
         runs: for each folder the config and overrides that `spk train` takes.
-        steps: of each training, for the progress that is reported.
+        steps: of each training; progress is reported over the steps of all of them.
 
     Returns:
         Whether all came to their end, and none was interrupted.
@@ -74,8 +74,10 @@ def _follow(trainings: Sequence[_Training], steps: int, progress: Progress) -> N
     running = True
     while running:
         running = any(training.process.poll() is None for training in trainings)
+        done = {training.run.name: min(_steps_done(training.run), steps) for training in trainings}
+        what = ", ".join(f"{name} {count}/{steps}" for name, count in done.items())
+        progress(sum(done.values()), steps * len(done), what)
         for training in trainings:
-            progress(min(_steps_done(training.run), steps), steps, f"training {training.run.name}")
             if training.process.poll() not in (None, 0, EXIT_RESUMABLE):
                 training.messages.seek(0)
                 text = training.messages.read().decode(errors="replace").strip()

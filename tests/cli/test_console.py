@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,12 @@ def test_bytes_are_readable(count: int, text: str) -> None:
 
 def test_one_is_singular() -> None:
     assert [counted(n, "sequence") for n in (0, 1, 2)] == ["0 sequences", "1 sequence", "2 sequences"]
+
+
+def test_a_log_message_on_a_terminal_is_itself_and_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    Output()
+    logging.getLogger("model.train").info("learning")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert plain.split() == ["INFO", "learning"]

@@ -44,7 +44,7 @@ def test_trains_all_at_once_with_a_share_of_the_cores_each(
     assert train_side_by_side(runs, 10, lambda *report: seen.append(report))
     said = (tmp_path / "a" / "said.json").read_text()
     assert '"threads": "3"' in said and '"seed=1"' in said and "--resume" not in said
-    assert (3, 10, "training a") in seen and (3, 10, "training b") in seen
+    assert seen[-1] == (6, 20, "a 3/10, b 3/10")
 
 
 def test_goes_on_with_a_run_that_is_there(trainer: None, tmp_path: Path) -> None:
