@@ -49,8 +49,8 @@ def train_side_by_side(runs: Mapping[Path, Sequence[str]], steps: int, progress:
             _follow(trainings, steps, progress)
         finally:  # an error of one of them, or Ctrl-C, which they have heard as well
             for training in trainings:
-                if training.process.poll() is None:
-                    training.process.terminate()
+                training.process.terminate()  # to one that has ended this is nothing
+            for training in trainings:
                 training.process.wait()
     return not any(training.process.returncode for training in trainings)
 

@@ -31,30 +31,34 @@ def log_file(path: Path) -> Iterator[None]:
     """Append what this program logs inside to `path`, from INFO on."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [log.level for log in loggers]
-    for log in loggers:
-        log.addHandler(handler)
-        if log.getEffectiveLevel() > logging.INFO:
-            log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for log, level in zip(loggers, levels, strict=True):
-            log.removeHandler(handler)
-            log.setLevel(level)
-        handler.close()
+    with contextlib.closing(handler), _our_loggers() as loggers:
+        for log in loggers:
+            log.addHandler(handler)
+            if log.getEffectiveLevel() > logging.INFO:
+                log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            for log in loggers:
+                log.removeHandler(handler)
 
 
 @contextlib.contextmanager
 def errors_only() -> Iterator[None]:
     """Let only errors be said inside: every process but the main one would repeat what it says."""
+    with _our_loggers() as loggers:
+        for log in loggers:
+            log.setLevel(logging.ERROR)
+        yield
+
+
+@contextlib.contextmanager
+def _our_loggers() -> Iterator[list[logging.Logger]]:
+    """The loggers of this program, whose levels are put back afterwards."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [log.level for log in loggers]
-    for log in loggers:
-        log.setLevel(logging.ERROR)
     try:
-        yield
+        yield loggers
     finally:
         for log, level in zip(loggers, levels, strict=True):
             log.setLevel(level)

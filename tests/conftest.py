@@ -64,17 +64,6 @@ def spk(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ran]]:
         logging.getLogger(name).setLevel(before)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Tensors this small only lose time to a second thread."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real recordings beside the repository."""

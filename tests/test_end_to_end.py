@@ -7,8 +7,6 @@ import pytest
 
 from model.checkpoint_file import load_tensors
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RUN_FOLDER = (
     *("config.yaml", "run.json", "log.txt", "metrics.jsonl", "tensorboard/events.*"),
     *("checkpoints/last.safetensors", "checkpoints/best.safetensors", "checkpoints/step_000006.safetensors"),

@@ -1,7 +1,6 @@
 """A small data set at each stage, made once; commands that change one get a copy."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,6 @@ from pipeline.manifest import read_manifest
 from pipeline.simulate import simulate_scenes
 from pipeline.simulation.scenes import SceneConfig
 from pipeline.voxelize import voxelize
-
-
-@pytest.fixture(autouse=True)
-def _quick(one_thread: None) -> Iterator[None]:
-    yield
 
 
 @pytest.fixture(scope="session")

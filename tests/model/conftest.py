@@ -1,7 +1,6 @@
 """Golden vectors of the network, read from the shared folder beside the repository where there is one."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +20,6 @@ class GoldenSet(NamedTuple):
     state: dict[str, Tensor]
     tensors: dict[str, Tensor]
     grad_norms: dict[str, float]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small only lose time to a second thread, a hundredfold on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -127,11 +127,3 @@ def plain() -> Callable[[np.ndarray, int], np.ndarray]:
 @pytest.fixture(scope="session")
 def read_plainly() -> Callable[[Path, int, int], np.ndarray]:
     return plain_spikes
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    folder = Path(__file__).parents[2].parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real recordings at {folder}")
-    return folder

@@ -411,8 +411,8 @@ def test_what_a_kill_between_the_last_two_steps_leaves_is_tidied_up(finished, sh
     assert tree_of(out) == tree_of(finished[0]) and not (out / WORK).exists()
 
 
-def test_the_real_gopro_pair(real_data, out, read_plainly):
-    folder = real_data / "gopro_spike_pair"
+def test_the_real_gopro_pair(shared_data, out, read_plainly):
+    folder = shared_data / "gopro_spike_pair"
     ingest(folder, out, read_manifest("gopro_pair"))
     group = zarr.open_group(out, mode="r")["train/gopro_pair"]
     spikes = read_plainly(folder / "000226.dat", 360, 640)
@@ -427,8 +427,8 @@ def test_the_real_gopro_pair(real_data, out, read_plainly):
     )
 
 
-def test_the_real_sreds_streams(real_data, out, read_plainly):
-    folder = real_data / "sreds_t301_250x400"
+def test_the_real_sreds_streams(shared_data, out, read_plainly):
+    folder = shared_data / "sreds_t301_250x400"
     ingest(folder, out, read_manifest("sreds_pairs"))
     root = zarr.open_group(out, mode="r")
     for part in ("203_part1", "203_part2", "203_part3"):
@@ -442,8 +442,8 @@ def test_the_real_sreds_streams(real_data, out, read_plainly):
         ].tolist() == [150]
 
 
-def test_windows_that_begin_before_a_real_recording(real_data, out):
-    folder, manifest = real_data / "sreds_t41_250x400", read_manifest("sreds_pairs")
+def test_windows_that_begin_before_a_real_recording(shared_data, out):
+    folder, manifest = shared_data / "sreds_t41_250x400", read_manifest("sreds_pairs")
     manifest = replace(manifest, exposure=replace(manifest.exposure, window=41))
     with pytest.raises(AlignmentError) as caught:
         ingest(folder, out, manifest)

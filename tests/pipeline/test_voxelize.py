@@ -202,15 +202,15 @@ def real_counts_are_exact(out, files, spans, num_bins, plain):
     assert found.num_values == counts.size
 
 
-def test_the_real_gopro_pair_88_frames_in_32_bins(real_data, tmp_path, read_plainly, plain):
-    folder = real_data / "gopro_spike_pair"
+def test_the_real_gopro_pair_88_frames_in_32_bins(shared_data, tmp_path, read_plainly, plain):
+    folder = shared_data / "gopro_spike_pair"
     ingest(folder, tmp_path / "s", read_manifest("gopro_pair"))
     spikes = read_plainly(folder / "000226.dat", 360, 640)
     real_counts_are_exact(tmp_path / "s", {"gopro_pair": spikes}, [(0, 88)], 32, plain)
 
 
-def test_the_real_sreds_streams_97_frames_in_32_bins(real_data, tmp_path, read_plainly, plain):
-    folder = real_data / "sreds_t301_250x400"
+def test_the_real_sreds_streams_97_frames_in_32_bins(shared_data, tmp_path, read_plainly, plain):
+    folder = shared_data / "sreds_t301_250x400"
     ingest(folder, tmp_path / "s", read_manifest("sreds_pairs"))
     parts = [f"203_part{k}" for k in (1, 2, 3)]
     files = {part: read_plainly(folder / f"{part}_key_id151.dat", 250, 400) for part in parts}
@@ -218,9 +218,9 @@ def test_the_real_sreds_streams_97_frames_in_32_bins(real_data, tmp_path, read_p
 
 
 @pytest.mark.parametrize(("window", "span"), [(41, (0, 41)), (13, (14, 27))])
-def test_a_real_stream_of_41_frames_in_32_bins(real_data, tmp_path, read_plainly, plain, window, span):
+def test_a_real_stream_of_41_frames_in_32_bins(shared_data, tmp_path, read_plainly, plain, window, span):
     """Windows around spike frame 20; those of 13 frames leave bins empty."""
-    folder, manifest = real_data / "sreds_t41_250x400", read_manifest("sreds_pairs")
+    folder, manifest = shared_data / "sreds_t41_250x400", read_manifest("sreds_pairs")
     raw = tmp_path / "raw"
     raw.mkdir()
     for name in ("000_part1_key_id21.dat", "000_part1_key_id21.png"):
