@@ -9,7 +9,8 @@ from cli.console import Json, Output, Quiet, Verbose, counted, human_bytes
 from pipeline.errors import FormatError, UsageError
 
 SHOWN_SEQUENCES = 20
-CANDIDATE_KEYS = ("height", "width", "frames", "bit_order", "padding", "score")
+THUMBNAILS = 3
+PERIOD = {True: "yes", False: "no", None: "not seen"}
 RUN_LINES = (
     *("loss", "val_psnr", "best_psnr", "best_step", "parameters"),
     *("device", "sessions", "started", "parent", "store"),
@@ -23,7 +24,13 @@ CHECKPOINT_LINES = (
 def inspect(
     path: Annotated[Path, typer.Argument(help="A .dat file, a store, a run folder or a checkpoint.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Also draw a .dat or a store into this PNG.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The PNG for the picture of a .dat or a store. A .dat's goes to NAME-candidates.png in the current"
+            " folder without, unless --json is given.",
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -73,26 +80,49 @@ def _kind_of(path: Path) -> str:
 
 
 def _inspect_dat(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:
-    from pipeline.geometry import rank_geometries
+    from pipeline.geometry import explain_size, rank_geometries
     from pipeline.overview import draw_candidates
 
     ranked, size = rank_geometries(path), path.stat().st_size
     if not ranked:
+        shown = explain_size(path)
+        problem = f"its {size} bytes are no whole number of frames of any common geometry"
         raise FormatError(
-            f"{path}: its {size} bytes are no whole number of frames of any common geometry",
+            f"{path}: {problem}" + (f"; {shown}" if shown else ""),
             "if it was cut short, copy it again; declare another height and width in a manifest: ingest checks them",
         )
     rows = [
-        (f"{one.height}x{one.width}", str(one.frames), one.bit_order, one.padding, f"{one.score:.3f}")
+        (
+            one.size,
+            str(one.frames),
+            one.reading.bit_order,
+            one.reading.padding,
+            PERIOD[one.in_period],
+            f"{one.score:.3f}",
+        )
         for one in ranked
     ]
     title = f"{path}: {human_bytes(size)}, smoothness of its mean image when read as"
-    output.table(title, ("geometry", "frames", "bits", "padding", "score"), rows)
+    output.table(title, ("geometry", "frames", "bits", "padding", "frame period", "score"), rows)
+    if picture is None and not output.as_json:
+        picture = Path(f"{path.stem}-candidates.png")
     if picture:
-        draw_candidates(path, ranked[:3], picture)
+        draw_candidates(path, ranked[:THUMBNAILS], picture)
         output.say(f"picture: {picture}")
-    candidates = [{key: getattr(one, key) for key in CANDIDATE_KEYS} for one in ranked]
-    return {"kind": "dat", "bytes": size, "candidates": candidates}
+    candidates = [
+        {
+            "height": one.reading.height,
+            "width": one.reading.width,
+            "frames": one.frames,
+            "bit_order": one.reading.bit_order,
+            "padding": one.reading.padding,
+            "score": one.score,
+            "valid_columns": [list(span) for span in one.reading.columns],
+            "in_period": one.in_period,
+        }
+        for one in ranked
+    ]
+    return {"kind": "dat", "bytes": size, "candidates": candidates, "picture": picture and str(picture)}
 
 
 def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""Spike streams on disk: what their bits mean, reading any [start, stop) of frames, writing them.
+"""Spike streams on disk: reading any [start, stop) of frames, writing them.
 
 A `.dat` has no header: height, width, bit order and row order come from a `SpikeFormat`, never from the file.
-The layouts are those of SpikeCV load_dat.py, Spike-Zoo spike_utils.py and SpkDeblurNet spike_utils.py.
+The layouts are those of SpikeCV load_dat.py, Spike-Zoo spike_utils.py, SpkDeblurNet spike_utils.py (whole bytes to a
+frame), Spiking-Camera-Simulator-SPCS v2s.py (frames filled up) and SpikeCV get_spike_matrix (a continuous bit string).
 """
 
-import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,13 @@ from pipeline.arrays import map_npy, read_npz
 from pipeline.errors import FormatError
 from pipeline.files import atomic_file
 from pipeline.inputs import require_file
+from pipeline.other_files import refuse_other_files
 from pipeline.spike_format import SpikeFormat
 
 Bytes = npt.NDArray[np.uint8]
 
 FRAMES_PER_BLOCK = 64
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
-_OTHER_SENSOR = re.compile(rb"(?:%[ \t]?|#!AER-DAT)[\x20-\x7e\t]{3,200}\r?\n")
 
 
 class SpikeStream:
@@ -34,13 +35,12 @@ class SpikeStream:
         shape: (T, H, W) of what `read` gives: `valid_width` wide.
     """
 
-    def __init__(self, path: Path, fmt: SpikeFormat, data: Bytes, *, dense: bool) -> None:
-        """Use `open_spikes`. `data` is (T, frame_bytes) packed bits, or when `dense` (T, H, W) 0 and 1."""
+    def __init__(self, path: Path, fmt: SpikeFormat, frames: "_Frames") -> None:
+        """Use `open_spikes`."""
         self.path = path
         self.format = fmt
-        self.shape = (len(data), fmt.height, fmt.valid_width)
-        self._data = data
-        self._dense = dense
+        self.shape = (len(frames), fmt.height, fmt.valid_width)
+        self._frames = frames
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -57,19 +57,10 @@ class SpikeStream:
 
         Raises:
             ValueError: the span does not lie in the recording.
-            FormatError: an `.npy` or `.npz` holds values other than 0 and 1 there.
+            FormatError: an array holds values other than 0 and 1 there; or bits that fill up a frame are not zero.
         """
         self._require(start, stop)
-        block = self._data[start:stop]
-        if self._dense:
-            frames = np.ascontiguousarray(block).view(np.uint8)
-            if frames.size and frames.max() > 1:
-                raise FormatError(
-                    f"{self.path}: value {frames.max()} in frames {start} to {stop}, expected 0 or 1"
-                )
-        else:
-            frames = _unpack_frames(block, self.format)
-        return np.ascontiguousarray(_upright(frames, self.format))
+        return np.ascontiguousarray(_upright(self._frames.on_file(start, stop), self.format))
 
     def packed(self, start: int, stop: int) -> Bytes:
         """Frames [start, stop) as (n, H, ceil(W / 8)) bytes: upright rows, first pixel in the lowest bit.
@@ -80,13 +71,8 @@ class SpikeStream:
             ValueError, FormatError: as `read`.
         """
         self._require(start, stop)
-        fmt = self.format
-        first, last = fmt.columns
-        if self._dense or fmt.width % 8 or first % 8 or last % 8:
-            return pack_rows(self.read(start, stop))
-        rows = self._data[start:stop].reshape(stop - start, fmt.height, fmt.width // 8)
-        rows = rows[:, :: -1 if fmt.flip == "vertical" else 1, first // 8 : last // 8]
-        return rows if fmt.bit_order == "lsb" else _REVERSED[rows]
+        rows = self._frames.rows(start, stop)
+        return pack_rows(self.read(start, stop)) if rows is None else rows
 
     def count(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """How often each pixel fired in frames [start, stop), as (H, W); memory stays bounded."""
@@ -107,6 +93,8 @@ class SpikeStream:
 def open_spikes(path: Path, fmt: SpikeFormat) -> SpikeStream:
     """Open a `.dat` (mapped), `.npy` (mapped) or `.npz` (read whole) recording read-only.
 
+    An array of one axis is the bytes of a `.dat`; one of three axes has a pixel in each value, 0 or 1.
+
     Raises:
         FormatError: no such file, not an ordinary file, empty, of another sensor, or not what `fmt` says.
     """
@@ -114,10 +102,10 @@ def open_spikes(path: Path, fmt: SpikeFormat) -> SpikeStream:
     size = require_file(path, "spike")
     suffix = path.suffix.lower()
     if suffix == ".dat":
-        return SpikeStream(path, fmt, _map_dat(path, size, fmt), dense=False)
+        refuse_other_files(path)
+        return _stream(path, fmt, np.asarray(np.memmap(path, np.uint8, "r", shape=(size,))))
     if suffix in (".npy", ".npz"):
-        array = map_npy(path) if suffix == ".npy" else read_npz(path, fmt.key)
-        return SpikeStream(path, fmt, _as_frames(path, array, fmt), dense=True)
+        return _stream(path, fmt, map_npy(path) if suffix == ".npy" else read_npz(path, fmt.key))
     raise FormatError(f"{path}: {suffix or 'no suffix'} is not a spike file, expected .dat, .npy or .npz")
 
 
@@ -128,14 +116,42 @@ def write_dat(path: Path, spikes: Bytes | Iterable[Bytes], fmt: SpikeFormat) -> 
         spikes: (T, H, W) zeros and ones, upright, `valid_width` wide; or an iterable of such blocks.
 
     Raises:
-        ValueError: a block of another shape or with other values, or no frames at all.
+        ValueError: a block of another shape or with other values, no frames, or not `fmt.num_frames`.
         FormatError: frames of `fmt` do not fill whole bytes.
     """
-    fmt.frame_bytes  # noqa: B018 - raises when the frames could not be told apart again
-    blocks = [spikes] if isinstance(spikes, np.ndarray) else spikes
+    fmt.frame_bits  # noqa: B018 - raises when the frames could not be told apart again
+    blocks = (np.asarray(block) for block in ([spikes] if isinstance(spikes, np.ndarray) else spikes))
+    written = 0
     with atomic_file(Path(path)) as file:
-        if not sum(file.write(_encode(np.asarray(block), fmt)) for block in blocks):
-            raise ValueError(f"{path}: no frames to write")
+        rest = np.zeros(0, np.uint8)  # bits that do not fill a byte yet
+        for block in blocks:
+            bits = np.concatenate([rest, _bits_of(_on_file(block, fmt), fmt)])
+            whole = len(bits) - len(bits) % 8
+            file.write(np.packbits(bits[:whole], bitorder=_order(fmt)).tobytes())
+            rest, written = bits[whole:], written + len(block)
+        file.write(np.packbits(rest, bitorder=_order(fmt)).tobytes())
+        _require_written(path, written, fmt)
+
+
+def write_array(path: Path, spikes: Bytes, fmt: SpikeFormat) -> None:
+    """Write frames as an `.npy`, or the one array of a compressed `.npz`, with the axes of `fmt`.
+
+    Args:
+        spikes: (T, H, W) zeros and ones, upright, `valid_width` wide.
+
+    Raises:
+        ValueError: another shape or other values, another suffix, no frames, or not `fmt.num_frames`.
+    """
+    path = Path(path)
+    _require_written(path, len(spikes), fmt)
+    array = _on_file(spikes, fmt).transpose(["THW".index(axis) for axis in fmt.axes])
+    with atomic_file(path) as file:
+        if path.suffix.lower() == ".npy":
+            np.save(file, np.ascontiguousarray(array))
+        elif path.suffix.lower() == ".npz":
+            np.savez_compressed(file, **{fmt.key or "arr_0": array})
+        else:
+            raise ValueError(f"{path}: arrays are written to .npy and .npz")
 
 
 def pack_rows(frames: npt.NDArray[Any]) -> Bytes:
@@ -154,60 +170,163 @@ def unpack_rows(packed: Bytes, width: int) -> Bytes:
     return np.unpackbits(packed, axis=-1, count=width, bitorder="little")
 
 
-def _map_dat(path: Path, size: int, fmt: SpikeFormat) -> Bytes:
-    _refuse_other_sensors(path)
-    frame_bytes = fmt.frame_bytes
-    if size % frame_bytes:
-        raise FormatError(
-            f"{path}: {size} bytes is not a whole number of {frame_bytes}-byte frames"
-            f" ({fmt.height}x{fmt.width}); check the manifest's height and width",
-            f"spk inspect {path}",
-        )
-    return np.asarray(np.memmap(path, np.uint8, "r", shape=(size // frame_bytes, frame_bytes)))
+class _Frames(Protocol):
+    """The frames of a file, as they lie on it."""
+
+    def __len__(self) -> int: ...
+
+    def on_file(self, start: int, stop: int) -> Bytes:
+        """Frames [start, stop) as (n, height, width) zeros and ones."""
+        ...
+
+    def rows(self, start: int, stop: int) -> Bytes | None:
+        """What `SpikeStream.packed` gives, if the bytes of the file hold it; else None."""
+        ...
 
 
-def _refuse_other_sensors(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(256)
-    if found := _OTHER_SENSOR.match(head):
-        line = found.group().decode("ascii").strip()
-        raise FormatError(
-            f"{path}: begins with {line!r}: events of an event camera, not the 1-bit frames of a spike camera"
-        )
-
-
-def _as_frames(path: Path, array: npt.NDArray[Any], fmt: SpikeFormat) -> Bytes:
+def _stream(path: Path, fmt: SpikeFormat, array: npt.NDArray[Any]) -> SpikeStream:
     if array.dtype not in (np.uint8, np.bool_):
         raise FormatError(f"{path}: values of type {array.dtype}, expected uint8 or bool zeros and ones")
-    if array.ndim != 3:
-        raise FormatError(f"{path}: shape {array.shape}, expected three axes {fmt.axes}")
-    frames = array if fmt.axes == "THW" else array.transpose(2, 0, 1)
-    if frames.shape[1:] != (fmt.height, fmt.width) or not len(frames):
+    is_bits = array.ndim == 1 and array.dtype == np.uint8
+    frames: _Frames = _Bits(path, fmt, array) if is_bits else _Pixels(path, fmt, array)
+    if fmt.num_frames not in (None, len(frames)):
         raise FormatError(
-            f"{path}: shape {array.shape} read as {fmt.axes} is {len(frames)} frames of"
-            f" {frames.shape[1]}x{frames.shape[2]}, expected {fmt.height}x{fmt.width}",
-            "check the format's height, width and axes",
+            f"{path}: holds {len(frames)} spike frames, and {fmt.num_frames} were declared",
+            "copy it again from its source, or correct num_frames",
         )
-    return frames
+    return SpikeStream(path, fmt, frames)
 
 
-def _unpack_frames(block: Bytes, fmt: SpikeFormat) -> Bytes:
-    order: Literal["little", "big"] = "little" if fmt.bit_order == "lsb" else "big"
-    pixels = fmt.height * fmt.width
-    return np.unpackbits(block, axis=1, count=pixels, bitorder=order).reshape(-1, fmt.height, fmt.width)
+@dataclass(frozen=True, eq=False)
+class _Bits:
+    """One bit to a pixel: the bytes (size,) of a `.dat`.
+
+    Raises:
+        FormatError: they are no whole number of frames.
+    """
+
+    path: Path
+    format: SpikeFormat
+    data: Bytes
+
+    def __post_init__(self) -> None:
+        fmt, bits = self.format, 8 * len(self.data)
+        over = bits % fmt.frame_bits
+        if not len(self) or over >= 8 or (over and fmt.padding != "end"):
+            frame = f"{fmt.frame_bits}-bit" if fmt.frame_bits % 8 else f"{fmt.frame_bits // 8}-byte"
+            raise FormatError(
+                f"{self.path}: {len(self.data)} bytes is not a whole number of {frame} frames"
+                f" ({fmt.height}x{fmt.width}); check the manifest's height and width",
+                f"spk inspect {self.path}",
+            )
+        if over and np.unpackbits(self.data[-1:], bitorder=_order(fmt))[8 - over :].any():
+            raise self._not_zero("the end of the file")
+
+    def __len__(self) -> int:
+        return 8 * len(self.data) // self.format.frame_bits
+
+    def on_file(self, start: int, stop: int) -> Bytes:
+        fmt = self.format
+        first, last = start * fmt.frame_bits, stop * fmt.frame_bits
+        bits = np.unpackbits(self.data[first // 8 : -(-last // 8)], bitorder=_order(fmt))
+        frames = bits[first % 8 : first % 8 + last - first].reshape(-1, fmt.frame_bits)
+        if frames[:, fmt.pixels :].any():
+            raise self._not_zero(f"spike frame {start + int(frames[:, fmt.pixels :].any(axis=1).argmax())}")
+        return frames[:, : fmt.pixels].reshape(-1, fmt.height, fmt.width)
+
+    def rows(self, start: int, stop: int) -> Bytes | None:
+        fmt = self.format
+        if len(fmt.columns) > 1 or any(edge % 8 for edge in (fmt.width, *fmt.columns[0])):
+            return None
+        (first, last), frame_bytes = fmt.columns[0], fmt.frame_bits // 8
+        rows = self.data[start * frame_bytes : stop * frame_bytes].reshape(-1, fmt.height, fmt.width // 8)
+        rows = rows[:, :: -1 if fmt.flip == "vertical" else 1, first // 8 : last // 8]
+        return rows if fmt.bit_order == "lsb" else _REVERSED[rows]
+
+    def _not_zero(self, where: str) -> FormatError:
+        fmt = self.format
+        return FormatError(
+            f"{self.path}: the bits that fill up {where} are not zero, as they would be in"
+            f" {fmt.height}x{fmt.width} {fmt.bit_order} frames with padding {fmt.padding!r}: bytes were lost, or the"
+            " format is another one",
+            f"spk inspect {self.path}",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """A byte to a pixel: an array of three axes in the order of `format.axes`.
+
+    Raises:
+        FormatError: it has another shape.
+    """
+
+    path: Path
+    format: SpikeFormat
+    data: npt.NDArray[Any]
+
+    def __post_init__(self) -> None:
+        fmt, shape = self.format, self.data.shape
+        if len(shape) != 3:
+            raise FormatError(f"{self.path}: shape {shape}, expected three axes {fmt.axes}")
+        frames = self._in_time()
+        if frames.shape[1:] != (fmt.height, fmt.width) or not len(frames):
+            raise FormatError(
+                f"{self.path}: shape {shape} read as {fmt.axes} is {len(frames)} frames of"
+                f" {frames.shape[1]}x{frames.shape[2]}, expected {fmt.height}x{fmt.width}",
+                "check the format's height, width and axes",
+            )
+
+    def __len__(self) -> int:
+        return len(self._in_time())
+
+    def on_file(self, start: int, stop: int) -> Bytes:
+        frames = np.ascontiguousarray(self._in_time()[start:stop]).view(np.uint8)
+        if frames.size and frames.max() > 1:
+            raise FormatError(
+                f"{self.path}: value {frames.max()} in frames {start} to {stop}, expected 0 or 1"
+            )
+        return frames
+
+    def rows(self, start: int, stop: int) -> None:
+        return None
+
+    def _in_time(self) -> npt.NDArray[Any]:
+        return self.data.transpose([self.format.axes.index(axis) for axis in "THW"])
+
+
+def _order(fmt: SpikeFormat) -> Literal["little", "big"]:
+    return "little" if fmt.bit_order == "lsb" else "big"
 
 
 def _upright(frames: Bytes, fmt: SpikeFormat) -> Bytes:
-    first, last = fmt.columns
-    return frames[:, :: -1 if fmt.flip == "vertical" else 1, first:last]
+    frames = frames[:, :: -1 if fmt.flip == "vertical" else 1]
+    parts = [frames[:, :, first:last] for first, last in fmt.columns]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
-def _encode(frames: npt.NDArray[Any], fmt: SpikeFormat) -> bytes:
+def _on_file(frames: npt.NDArray[Any], fmt: SpikeFormat) -> Bytes:
+    """Upright (T, H, valid_width) frames as (T, height, width) on file; head columns are zeros."""
     if frames.ndim != 3 or frames.shape[1:] != (fmt.height, fmt.valid_width):
         raise ValueError(f"frames of shape {frames.shape}, expected (T, {fmt.height}, {fmt.valid_width})")
     if frames.dtype != np.bool_ and frames.size and (frames.min() < 0 or frames.max() > 1):
         raise ValueError(f"spikes from {frames.min()} to {frames.max()}, expected zeros and ones")
     on_file = np.zeros((len(frames), fmt.height, fmt.width), np.uint8)
-    _upright(on_file, fmt)[:] = frames
-    flat = on_file.reshape(len(frames), -1)
-    return np.packbits(flat, axis=1, bitorder="little" if fmt.bit_order == "lsb" else "big").tobytes()
+    done = 0
+    for first, last in fmt.columns:
+        on_file[:, :, first:last] = frames[:, :, done : done + last - first]
+        done += last - first
+    return on_file[:, ::-1] if fmt.flip == "vertical" else on_file
+
+
+def _bits_of(on_file: Bytes, fmt: SpikeFormat) -> Bytes:
+    """All bits of some frames one after the other, each frame filled up as the format says: (n * frame_bits,)."""
+    flat = on_file.reshape(len(on_file), -1)
+    return np.pad(flat, [(0, 0), (0, fmt.frame_bits - fmt.pixels)]).ravel()
+
+
+def _require_written(path: Path, frames: int, fmt: SpikeFormat) -> None:
+    if not frames:
+        raise ValueError(f"{path}: no frames to write")
+    if fmt.num_frames not in (None, frames):
+        raise ValueError(f"{path}: {frames} frames to write, but the format declares {fmt.num_frames}")

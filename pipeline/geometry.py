@@ -1,11 +1,13 @@
-"""Is a spike stream what it is declared to be? The picture that its bits make in the mean over time tells.
+"""How the bits of a spike stream are to be read: the picture that they make in the mean over time tells.
 
 Neighbouring pixels of a scene are alike, so the mean image read with the right height, width and bit order is smooth:
 its lag-1 correlation is 0.98 or more along rows and columns, and falls to 0.90 or less in one of the directions when
-read wrongly. The size of a file tells nothing: 2,534,400 bytes are 88 frames of 360x640 and 80 of 396x640.
+read wrongly. The size of a file tells nothing: 2,534,400 bytes are 88 frames of 360x640 and 80 of 396x640. Where the
+stream shows its frame period (`frame_period`), readings with frames of another size count half.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,30 +18,41 @@ import numpy.typing as npt
 
 from pipeline.dat import FRAMES_PER_BLOCK, SpikeStream, open_spikes
 from pipeline.errors import FormatError
+from pipeline.frame_period import MAX_BYTES, find_period, possible_periods
 from pipeline.inputs import require_file
-from pipeline.spike_format import SpikeFormat
+from pipeline.spike_format import Span, SpikeFormat
 
-COMMON = (
-    (250, 400),
-    (360, 640),
-    (384, 384),
-    (256, 256),
-    (180, 320),
-    (500, 800),
-    (1000, 1000),
-    (260, 346),
-    (400, 600),
-    (720, 1280),
-    (768, 1024),
+COMMON: tuple[tuple[int, int], ...] = (
+    *((250, 400), (360, 640), (384, 384), (256, 256), (180, 320), (500, 800), (1000, 1000)),
+    *((250, 250), (260, 346), (400, 600), (720, 1280), (768, 1024)),
 )
 """Height and width of the cameras and data sets in use."""
+WITH_HEAD: tuple[tuple[int, int, tuple[Span, ...]], ...] = (
+    (250, 416, ((0, 400),)),
+    (1000, 1024, ((0, 500), (512, 1012))),
+    (1000, 1024, ((0, 1000),)),
+)
+"""Height, width and columns that are pixels of the cameras that write others: SPS10, SPS100 and a cut of it."""
 
 MAX_FRAMES = 512
+MAX_PIXELS_READ = 1 << 26
+"""Frames, and pixels in all, that are looked at: more say nothing new of a picture."""
 CREDIBLE = 0.9
 """A score that a wrong reading does not reach; a declared geometry above it is not questioned."""
 BEATEN_BY = 0.08
+CERTAIN = 0.95
+"""A score by which even a geometry of no known camera refutes a declared one."""
 LEGIBLE = 0.6
-"""Below this even the best reading may be chance: nothing is refused."""
+"""Below this even the best reading may be chance: nothing is refused, and nothing is taken for detected."""
+CLEARLY = 1.5
+"""The runner-up is at least so much farther from a perfect score of 1 than a reading that is taken for detected."""
+FOLD = 0.1
+BREAK = 0.3
+"""By which the correlation of two columns falls where rows are put side by side, and at a head."""
+MOST_TOGETHER = 8
+"""Frames that are looked for in one frame of a declared geometry."""
+LONGEST_SIDE = 4
+"""Times the shorter one, for geometries that no camera is known for."""
 _ANY_RATE = Fraction(1)
 
 
@@ -48,21 +61,59 @@ class GeometryScore:
     """How smooth the mean image is when a file is read in one way.
 
     Attributes:
-        height, width, bit_order, padding: the reading; `frames` is how many frames it makes of the file.
-        score: the lower one of the next two, from -1 to 1; 0 when the image is flat and nothing can be told.
+        reading: the format; its rate and flip, which the bits do not show, mean nothing.
+        frames: how many frames it makes of the file.
+        score: the lower one of the next two, from -1 to 1; half of it when the stream shows another frame period, or
+            the picture breaks where two rows are read as one; 0 when the image is flat and nothing can be told.
         score_rows: correlation of pixels with those below.
         score_columns: correlation of pixels with those to the right; or, where lower, of just the pairs that lie in
             two different bytes: these are 15 pixels apart when the bit order is wrong.
+        in_period: whether the stream shows this reading's frame period; None when it shows none.
+        folded: whether several rows are read as one, side by side.
     """
 
-    height: int
-    width: int
+    reading: SpikeFormat
     frames: int
-    bit_order: str
-    padding: str
     score: float
     score_rows: float
     score_columns: float
+    in_period: bool | None
+    folded: bool = False
+
+    def __str__(self) -> str:
+        fmt = self.reading
+        padding = "" if fmt.padding == "none" else f" with padding {fmt.padding}"
+        return f"{self.frames} frames of {self.size} {fmt.bit_order}{padding}"
+
+    @property
+    def smooth(self) -> float:
+        """The lower one of the two correlations."""
+        return min(self.score_rows, self.score_columns)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are cameras or data sets of this size."""
+        fmt = self.reading
+        return (fmt.height, fmt.width) in COMMON or fmt.valid_columns is not None
+
+    @property
+    def size(self) -> str:
+        """Height and width, and how much of the width is pixels where it is not all."""
+        fmt = self.reading
+        head = f" ({fmt.valid_width} valid)" if fmt.valid_width != fmt.width else ""
+        return f"{fmt.height}x{fmt.width}{head}"
+
+    def settings(self, prefix: str = "spikes.") -> str:
+        """The `key=value` words that declare this reading."""
+        fmt = self.reading
+        words = {
+            "height": fmt.height,
+            "width": fmt.width,
+            "bit_order": fmt.bit_order,
+            "padding": fmt.padding,
+            "valid_columns": [list(span) for span in fmt.columns] if fmt.valid_columns else "null",
+        }
+        return " ".join(f"{prefix}{key}={value}".replace(" ", "") for key, value in words.items())
 
 
 def smoothness(mean_image: npt.NDArray[np.floating]) -> tuple[float, float]:
@@ -76,19 +127,29 @@ def smoothness(mean_image: npt.NDArray[np.floating]) -> tuple[float, float]:
 
 
 def rank_geometries(path: Path, extra: Iterable[tuple[int, int]] = ()) -> list[GeometryScore]:
-    """Score every common geometry, and the `extra` (height, width), that divides a `.dat`, in both bit orders.
+    """Score the ways to read a `.dat`: every common geometry, the `extra` (height, width), and the rectangles of the
+    frame size that the stream shows; in both bit orders and, where it matters, both paddings.
 
     Returns:
-        Best first; empty when no geometry divides the file.
+        Best first; empty when nothing known divides the file and it shows no frame period.
 
     Raises:
         FormatError: the file cannot be read as spikes at all.
     """
-    path = Path(path)
-    size = require_file(path, "spike")
-    formats = [_plain_format(height, width) for height, width in dict.fromkeys((*COMMON, *extra))]
-    scores = [score for fmt in formats if size % fmt.frame_bytes == 0 for score in _both_orders(path, fmt)]
-    return sorted(scores, key=lambda score: score.score, reverse=True)
+    file = _File.open(Path(path))
+    readings = [*_readings_with_head(), *_readings(COMMON), *_readings(extra)]
+    of_known_sizes = (fmt.frame_bits for fmt in readings if file.fits(fmt))
+    period = file.period([*possible_periods(file.size), *of_known_sizes])
+    if period is not None and period % 8 == 0:
+        readings += _readings(_rectangles(file.counts_of(period), period))
+    scores = [score for fmt in dict.fromkeys(readings) if (score := file.score(fmt, period))]
+    heads = {(one.reading.height, one.reading.width) for one in scores if one.reading.valid_columns}
+    whole = [
+        one
+        for one in scores
+        if one.reading.valid_columns or (one.reading.height, one.reading.width) not in heads
+    ]
+    return sorted(whole, key=lambda score: score.score, reverse=True)
 
 
 def check_geometry(path: Path, fmt: SpikeFormat) -> GeometryScore:
@@ -97,64 +158,252 @@ def check_geometry(path: Path, fmt: SpikeFormat) -> GeometryScore:
     At most 512 frames are read. In `.npy` and `.npz` files, which know their axes, there is nothing to compare.
 
     Raises:
-        FormatError: a common geometry, or the other bit order, makes a much smoother picture; or as `open_spikes`.
+        FormatError: another reading makes a much smoother picture; or as `open_spikes`.
     """
     path = Path(path)
-    declared, other_order = _both_orders(path, fmt)
-    others = [other_order] if path.suffix.lower() == ".dat" else []
-    if others and declared.score < CREDIBLE:
-        others += rank_geometries(path)
-    best = max(others, key=lambda score: score.score, default=declared)
+    if path.suffix.lower() != ".dat":
+        return _score(_count_some(_whole(path, fmt)), fmt, len(open_spikes(path, fmt)), None)
+    file = _File.open(path)
+    if not file.fits(fmt):
+        raise _no_whole_frames(file, fmt)
+    period = file.period(_parts_and_multiples(fmt.frame_bits))
+    declared = file.score(fmt, period, must_fit=True)
+    assert declared is not None
+    other_order: Literal["lsb", "msb"] = "msb" if fmt.bit_order == "lsb" else "lsb"
+    others = [file.score(replace(fmt, bit_order=other_order), period)]
+    if declared.score < CREDIBLE:
+        others += [one for one in rank_geometries(path) if one.is_known or one.score >= CERTAIN]
+    best = max((one for one in others if one), key=lambda score: score.score, default=declared)
     if _beats(best, declared):
         raise FormatError(
-            f"{path}: read as declared, {_described(declared)}, it makes no picture (smoothness {declared.score:.3f});"
-            f" as {_described(best)} it does ({best.score:.3f})",
-            f"correct the spike format of the manifest; all candidates: spk inspect {path}",
+            f"{path}: read as declared, {declared}, it makes no picture (smoothness {declared.score:.3f});"
+            f" as {best} it does ({best.score:.3f})",
+            f"declare that, in the manifest or in the command: {best.settings()}; all candidates: spk inspect {path}",
         )
     return declared
 
 
-def _plain_format(height: int, width: int) -> SpikeFormat:
+def explain_size(path: Path) -> str:
+    """Which common geometry the beginning of a `.dat` shows although its size does not fit; empty if none."""
+    file = _File.open(Path(path))
+    readings = [*_readings(COMMON), *_readings_with_head()]
+    period = file.period(fmt.frame_bits for fmt in readings)
+    named = ", ".join(
+        dict.fromkeys(f"{fmt.height}x{fmt.width}" for fmt in readings if fmt.frame_bits == period)
+    )
+    if period is None:
+        return ""
+    frames, over = divmod(file.size, period // 8)
+    return f"it begins with frames as large as {named}, and holds {frames} of them and {over} bytes"
+
+
+def detect_geometry(path: Path) -> GeometryScore:
+    """The one way to read a `.dat` that makes a picture.
+
+    Raises:
+        FormatError: none does, or another one does nearly as well.
+    """
+    ranked = rank_geometries(path)
+    if not ranked or ranked[0].score < LEGIBLE:
+        best = (
+            f"the best, {ranked[0]}, reaches {ranked[0].score:.3f} of {LEGIBLE}"
+            if ranked
+            else "none is known"
+        )
+        raise FormatError(
+            f"{path}: no way to read it makes a picture: {best}",
+            f"declare height and width; candidates: spk inspect {path}",
+        )
+    best, *others = ranked
+    if others and 1 - others[0].score < CLEARLY * (1 - best.score):
+        raise FormatError(
+            f"{path}: {best} (smoothness {best.score:.3f}) and {others[0]} ({others[0].score:.3f}) are too close to"
+            " tell which it is",
+            f"look at both with spk inspect {path}, and declare one: {best.settings()}",
+        )
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    """A `.dat` whose readings are compared; what one reading has counted serves the others of that frame size."""
+
+    path: Path
+    size: int
+    head: npt.NDArray[np.uint8]
+    counted: dict[tuple[int, int, str], tuple[npt.NDArray[np.float64], int]]
+
+    @classmethod
+    def open(cls, path: Path) -> "_File":
+        size = require_file(path, "spike")
+        head = np.asarray(np.memmap(path, np.uint8, "r", shape=(size,)))
+        return cls(path, size, head[: 4 * MAX_BYTES], {})
+
+    def period(self, periods: Iterable[int]) -> int | None:
+        return find_period(self.head, periods)
+
+    def counts_of(self, period: int) -> npt.NDArray[np.float64]:
+        """Spikes of each bit of a frame of `period` bits, lowest bit first: (period,)."""
+        rows = next(h for h in range(1, period + 1) if period % h == 0 and period // h <= 1 << 14)
+        return self.counts(_reading(rows, period // rows)).ravel()
+
+    def counts_of_whole_frames(self, fmt: SpikeFormat) -> npt.NDArray[np.float64]:
+        """Spikes of each pixel on file in the first frames, (height, width), whatever comes after the last one."""
+        frames = min(FRAMES_PER_BLOCK, 8 * self.head.size // fmt.frame_bits)
+        order: Literal["little", "big"] = "little" if fmt.bit_order == "lsb" else "big"
+        bits = np.unpackbits(self.head, count=frames * fmt.frame_bits, bitorder=order)
+        counts = bits.reshape(frames, fmt.frame_bits)[:, : fmt.pixels].sum(axis=0, dtype=np.float64)
+        return counts.reshape(fmt.height, fmt.width)
+
+    def fits(self, fmt: SpikeFormat) -> bool:
+        """Whether the size of the file is a whole number of such frames."""
+        return 8 * self.size % fmt.frame_bits < (8 if fmt.padding == "end" else 1)
+
+    def score(self, fmt: SpikeFormat, period: int | None, *, must_fit: bool = False) -> GeometryScore | None:
+        """The score of a reading; None when it does not fit the file, or an error where it must."""
+        if not (must_fit or self.fits(fmt)):
+            return None
+        try:
+            counts = self.counts(fmt)
+        except FormatError:
+            if must_fit:
+                raise
+            return None
+        if not must_fit and fmt.valid_columns and not _has_head(counts, fmt):
+            return None
+        frames = 8 * self.size // fmt.frame_bits
+        return _score(counts, fmt, frames, None if period is None else fmt.frame_bits == period)
+
+    def counts(self, fmt: SpikeFormat) -> npt.NDArray[np.float64]:
+        """Spikes of each pixel on file, (height, width), head columns included.
+
+        Raises:
+            FormatError: the file is no whole number of such frames.
+        """
+        key = fmt.frame_bits, fmt.pixels, fmt.bit_order
+        if key not in self.counted:
+            mirror = fmt.frame_bits, fmt.pixels, "msb" if fmt.bit_order == "lsb" else "lsb"
+            if fmt.pixels % 8 == 0 and mirror in self.counted:
+                self.counted[key] = self.counted[mirror].reshape(-1, 8)[:, ::-1].ravel()
+            else:
+                self.counted[key] = _count_some(_whole(self.path, fmt)).ravel()
+        return self.counted[key].reshape(fmt.height, fmt.width)
+
+
+def _no_whole_frames(file: _File, fmt: SpikeFormat) -> FormatError:
+    """What to say of a file whose size does not fit: whether its whole frames make a picture, and what else may."""
+    whole = _score(file.counts_of_whole_frames(fmt), fmt, 8 * file.size // fmt.frame_bits, None)
+    ranked = rank_geometries(file.path)
+    best = f"; as {ranked[0]} it is {ranked[0].score:.3f}" if ranked and ranked[0].score > whole.score else ""
+    fix = f"declare that: {ranked[0].settings()}; all" if best else "copy it again from its source; all"
+    return FormatError(
+        f"{file.path}: {file.size} bytes is not a whole number of frames of {fmt.height}x{fmt.width}; its"
+        f" {whole.frames} whole ones have a smoothness of {whole.score:.3f}{best}",
+        f"{fix} candidates: spk inspect {file.path}",
+    )
+
+
+def _parts_and_multiples(bits: int) -> list[int]:
+    """Frame sizes that a reading of `bits` to a frame may take apart or put together and still look smooth."""
+    parts = [bits // m for m in range(1, MOST_TOGETHER + 1) if bits % m == 0]
+    return parts + [bits * m for m in range(2, MOST_TOGETHER + 1)]
+
+
+def _reading(height: int, width: int, columns: tuple[Span, ...] | None = None) -> SpikeFormat:
     padding: Literal["none", "frame"] = "frame" if height * width % 8 else "none"
-    return SpikeFormat(height=height, width=width, rate_hz=_ANY_RATE, padding=padding)
+    return SpikeFormat(
+        height=height, width=width, rate_hz=_ANY_RATE, valid_columns=columns, padding=padding, flip="none"
+    )
 
 
-def _both_orders(path: Path, fmt: SpikeFormat) -> tuple[GeometryScore, GeometryScore]:
-    """The score of a format, and of the same with the other bit order; the file is read once."""
-    stream = open_spikes(path, replace(fmt, valid_columns=None, flip="none"))
-    counts = _count_some(stream)
-    other = "msb" if fmt.bit_order == "lsb" else "lsb"
-    reversed_bytes = np.pad(counts.ravel(), (0, -counts.size % 8)).reshape(-1, 8)[:, ::-1]
-    other_counts = reversed_bytes.ravel()[: counts.size].reshape(counts.shape)
-    return _score(counts, fmt, len(stream), fmt.bit_order), _score(other_counts, fmt, len(stream), other)
+def _readings(sizes: Iterable[tuple[int, int]]) -> Iterator[SpikeFormat]:
+    for height, width in sizes:
+        yield from _in_both_orders(_reading(height, width))
+
+
+def _readings_with_head() -> Iterator[SpikeFormat]:
+    for height, width, columns in WITH_HEAD:
+        yield from _in_both_orders(_reading(height, width, columns))
+
+
+def _in_both_orders(fmt: SpikeFormat) -> Iterator[SpikeFormat]:
+    for padding in ("frame", "end") if fmt.pixels % 8 else ("none",):
+        for order in ("lsb", "msb"):
+            yield replace(fmt, bit_order=order, padding=padding)
+
+
+def _rectangles(counts: npt.NDArray[np.float64], period: int, most: int = 4) -> list[tuple[int, int]]:
+    """The (height, width) of `period` pixels in which rows resemble those below best, in no extreme proportion."""
+    widths = [w for w in range(8, period // 8 + 1) if period % w == 0]
+    widths = [w for w in widths if period <= LONGEST_SIDE * w * w and w * w <= LONGEST_SIDE * period]
+    alike = {w: _correlation(counts[:-w], counts[w:]) for w in widths}
+    best = sorted(widths, key=lambda w: alike[w], reverse=True)[:most]
+    return [(period // w, w) for w in best]
+
+
+def _whole(path: Path, fmt: SpikeFormat) -> SpikeStream:
+    return open_spikes(path, replace(fmt, valid_columns=None, flip="none", num_frames=None))
 
 
 def _count_some(stream: SpikeStream) -> npt.NDArray[np.float64]:
-    """Spikes of each pixel on file in up to `MAX_FRAMES` frames, in blocks spread over the recording."""
+    """Spikes of each pixel on file in some frames, in blocks spread over the recording."""
     starts = np.arange(0, len(stream), FRAMES_PER_BLOCK)
-    most = MAX_FRAMES // FRAMES_PER_BLOCK
+    frames = min(MAX_FRAMES, MAX_PIXELS_READ // math.prod(stream.shape[1:]))
+    most = max(1, frames // FRAMES_PER_BLOCK)
     chosen = starts[np.linspace(0, len(starts) - 1, min(len(starts), most)).astype(int)].tolist()
     counts = [stream.count(start, min(start + FRAMES_PER_BLOCK, len(stream))) for start in chosen]
     return np.sum(counts, axis=0, dtype=np.float64)
 
 
-def _score(counts: npt.NDArray[np.float64], fmt: SpikeFormat, frames: int, bit_order: str) -> GeometryScore:
-    first, last = fmt.columns
-    image = counts[:, first:last]
+def _score(
+    counts: npt.NDArray[np.float64], fmt: SpikeFormat, frames: int, in_period: bool | None
+) -> GeometryScore:
+    valid = np.concatenate([np.arange(first, stop) for first, stop in fmt.columns])
+    image = counts[:, valid]
     rows, columns = smoothness(image)
-    is_seam = np.arange(1, counts.size + 1).reshape(counts.shape)[:, first : last - 1] % 8 == 0
-    seams = _correlation(image[:, :-1][is_seam], image[:, 1:][is_seam])
-    columns = min(columns, seams) if is_seam.any() else columns
+    byte = (np.arange(fmt.height)[:, None] * fmt.width + valid) // 8
+    is_seam = byte[:, :-1] != byte[:, 1:]
+    if fmt.frame_bits % 8 == 0 and is_seam.any():
+        columns = min(columns, _correlation(image[:, :-1][is_seam], image[:, 1:][is_seam]))
+    score, folded = min(rows, columns), _is_folded(image, columns)
     return GeometryScore(
-        height=fmt.height,
-        width=fmt.width,
+        reading=fmt,
         frames=frames,
-        bit_order=bit_order,
-        padding=fmt.padding,
-        score=min(rows, columns),
+        score=score / 2 if (in_period is False or folded) and score > 0 else score,
         score_rows=rows,
         score_columns=columns,
+        in_period=in_period,
+        folded=folded,
     )
+
+
+def _is_folded(image: npt.NDArray[np.float64], usual: float) -> bool:
+    """Whether several rows are read as one: the picture breaks at equal parts of its width, and nowhere as badly."""
+    width = image.shape[1]
+    alike = _of_neighbouring_columns(image)
+    for parts in (2, 3, 4):
+        edges = np.arange(1, parts) * (width // parts) - 1
+        others = np.delete(alike, edges) if width % parts == 0 else alike[:0]
+        if others.size and alike[edges].max() < min(others.min(), usual - FOLD):
+            return True
+    return False
+
+
+def _of_neighbouring_columns(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Correlation of each column but the last with the next one: (W - 1,), 1 where one of the two is flat."""
+    centred = image - image.mean(axis=0)
+    power = (centred**2).sum(axis=0)
+    norm = np.sqrt(power[:-1] * power[1:])
+    products = (centred[:, :-1] * centred[:, 1:]).sum(axis=0)
+    return np.divide(products, norm, out=np.ones_like(norm), where=norm > 0)
+
+
+def _has_head(counts: npt.NDArray[np.float64], fmt: SpikeFormat) -> bool:
+    """Whether the columns that are said to be no pixels do not continue the picture beside them."""
+    inner = [(first, stop) for first, stop in fmt.columns if stop < fmt.width]
+    beside = [_correlation(counts[:, stop - 1], counts[:, stop]) for _, stop in inner]
+    usual = [_correlation(counts[:, stop - 2], counts[:, stop - 1]) for _, stop in inner]
+    return all(b < u - BREAK for b, u in zip(beside, usual, strict=True))
 
 
 def _correlation(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
@@ -167,10 +416,11 @@ def _correlation(first: npt.NDArray[np.floating], second: npt.NDArray[np.floatin
 
 def _beats(best: GeometryScore, declared: GeometryScore) -> bool:
     """Clearly: by a picture against noise, or, in dim or short streams whose pictures are noisy, by a wide margin."""
-    clear = best.score >= CREDIBLE and best.score - declared.score > BEATEN_BY
-    wide = best.score >= LEGIBLE and declared.score < best.score * 0.7
+    better, worse = best.score, declared.score
+    if best.reading.frame_bits == declared.reading.frame_bits and best.size == declared.size:
+        # Of two bit orders, none is more in period or less folded than the other.
+        better, worse = best.smooth, declared.smooth
+    nearer = better - worse > BEATEN_BY or 1 - worse > 4 * (1 - better)
+    clear = better >= CREDIBLE and nearer
+    wide = better >= LEGIBLE and worse < better * 0.7
     return clear or wide
-
-
-def _described(score: GeometryScore) -> str:
-    return f"{score.frames} frames of {score.height}x{score.width} {score.bit_order}"

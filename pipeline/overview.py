@@ -1,8 +1,6 @@
 """A screenful about a spike file or a store, as facts and as a picture."""
 
 from collections.abc import Sequence as Many
-from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from pipeline.images import write_png
 from pipeline.mapped import read_metadata
 from pipeline.preview import contact_sheet, tfp, to_grey8, voxel_preview
 from pipeline.root import STATS, VOXELIZE
-from pipeline.spike_format import SpikeFormat
 from pipeline.store import Sequence, Store
 
 U8 = npt.NDArray[np.uint8]
@@ -26,16 +23,15 @@ SHOWN_FRAMES = 64
 def draw_candidates(path: Path, candidates: Many[GeometryScore], picture: Path) -> None:
     """Draw a `.dat` as it looks when read in each of some ways, side by side in one PNG."""
     images = [_mean_image(path, one) for one in candidates]
-    labels = [f"{one.height}x{one.width} {one.bit_order} {one.score:.3f}" for one in candidates]
+    labels = [f"{one.size} {one.reading.bit_order} {one.score:.3f}" for one in candidates]
     write_png(picture, contact_sheet(images, labels))
 
 
 def _mean_image(path: Path, one: GeometryScore) -> U8:
-    fmt = SpikeFormat(height=one.height, width=one.width, rate_hz=Fraction(1))
-    stream = open_spikes(path, replace(fmt, bit_order=one.bit_order, padding=one.padding))
+    stream = open_spikes(path, one.reading)
     middle = len(stream) // 2
     window = max(0, middle - SHOWN_FRAMES // 2), min(len(stream), middle + SHOWN_FRAMES // 2)
-    return to_grey8(tfp(stream.packed(*window), one.width))
+    return to_grey8(tfp(stream.packed(*window), stream.shape[2]))
 
 
 def store_facts(store: Store) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pipeline.errors import FormatError
 
 MAX_SIDE = 1 << 14
 
+Span = tuple[int, int]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeFormat:
@@ -18,10 +20,14 @@ class SpikeFormat:
         rate_hz: spike frames per second, exactly.
         bit_order: "lsb" when the first pixel of a byte is its lowest bit (the usual one), else "msb".
         flip: "vertical" when the rows are on file bottom-up (the usual one), "none" when upright.
-        valid_columns: [first, last + 1) columns of the file that are pixels (SPS10: 400 of its 416).
-        padding: "frame" when every frame is filled up to a whole byte, "none" when frames follow directly.
-        axes: order of an `.npy` or `.npz` array: time, height, width in some order.
+        valid_columns: [first, last + 1) columns of the file that are pixels (SPS10: 400 of its 416), or several such
+            spans, left to right (SPS100: 1000 of its 1024, in two halves); all columns without.
+        padding: "none" when the pixels of a frame fill whole bytes, "frame" when each frame is filled up to one, "end"
+            when frames follow bit by bit and only the end of the file is filled up.
+        axes: order of an `.npy` or `.npz` array: T (time), H (height) and W (width).
         key: the array to take from an `.npz` holding several.
+        num_frames: spike frames that every file holds, where that is known: nothing else shows that frames at the end
+            are missing, or that one was lost or recorded twice.
     """
 
     height: int
@@ -29,10 +35,11 @@ class SpikeFormat:
     rate_hz: Fraction
     bit_order: Literal["lsb", "msb"] = "lsb"
     flip: Literal["vertical", "none"] = "vertical"
-    valid_columns: tuple[int, int] | None = None
-    padding: Literal["none", "frame"] = "none"
-    axes: Literal["THW", "HWT"] = "THW"
+    valid_columns: Span | tuple[Span, ...] | None = None
+    padding: Literal["none", "frame", "end"] = "none"
+    axes: Literal["THW", "TWH", "HTW", "HWT", "WTH", "WHT"] = "THW"
     key: str | None = None
+    num_frames: int | None = None
 
     def __post_init__(self) -> None:
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
@@ -44,40 +51,60 @@ class SpikeFormat:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} must be {' or '.join(known)}")
-        first, last = self.columns
-        if not 0 <= first < last <= self.width:
-            raise ValueError(f"valid_columns [{first}, {last}) do not lie in a width of {self.width}")
+        if not self.columns:
+            raise ValueError("valid_columns: no columns")
+        end = 0
+        for first, stop in self.columns:
+            if not end <= first < stop <= self.width:
+                raise ValueError(
+                    f"valid_columns [{first}, {stop}) do not lie, in order, in a width of {self.width}"
+                )
+            end = stop
+        if self.num_frames is not None and self.num_frames < 1:
+            raise ValueError(f"num_frames {self.num_frames} must be at least 1")
 
     @property
-    def columns(self) -> tuple[int, int]:
-        """The [first, last + 1) columns of the file that are pixels."""
-        return self.valid_columns or (0, self.width)
+    def columns(self) -> tuple[Span, ...]:
+        """Spans [first, last + 1) of the file's columns that are pixels, left to right."""
+        spans = self.valid_columns
+        if spans is None:
+            return ((0, self.width),)
+        return (spans,) if spans and isinstance(spans[0], int) else spans  # type: ignore[return-value]
 
     @property
     def valid_width(self) -> int:
         """Pixels of a row once head columns are gone: the width of everything that is read."""
-        first, last = self.columns
-        return last - first
+        return sum(stop - first for first, stop in self.columns)
 
     @property
-    def frame_bytes(self) -> int:
-        """Bytes of one frame in a `.dat`.
+    def pixels(self) -> int:
+        """Pixels of a frame on file, head columns included."""
+        return self.height * self.width
+
+    @property
+    def frame_bits(self) -> int:
+        """Bits from the beginning of one frame in a `.dat` to that of the next.
 
         Raises:
             FormatError: the pixels do not fill whole bytes and no padding is declared.
         """
-        pixels = self.height * self.width
-        if pixels % 8 and self.padding == "none":
+        if self.pixels % 8 and self.padding == "none":
             raise FormatError(
                 f"{self.height}x{self.width} pixels do not fill whole bytes",
-                "correct height and width, or declare `padding: frame` if each frame ends on a whole byte",
+                "correct height and width; or declare `padding: frame` if each frame ends on a whole byte,"
+                " `padding: end` if only the file does",
             )
-        return -(-pixels // 8)
+        if self.padding == "end" and self.pixels < 8:
+            raise FormatError(
+                f"{self.height}x{self.width} pixels are fewer than a byte may be filled up with: a file padded at"
+                " its end does not tell how many frames it holds"
+            )
+        return self.pixels if self.padding == "end" else -(-self.pixels // 8) * 8
 
 
 _CHOICES = {
     "bit_order": ("lsb", "msb"),
     "flip": ("vertical", "none"),
-    "padding": ("none", "frame"),
-    "axes": ("THW", "HWT"),
+    "padding": ("none", "frame", "end"),
+    "axes": ("THW", "TWH", "HTW", "HWT", "WTH", "WHT"),
 }

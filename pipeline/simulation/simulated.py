@@ -73,7 +73,8 @@ def write_sequence(out: Path, split: str, sequence: str, film: Film, rig: RigCon
     for name, blurry, sharp in zip(names, film.blurry, film.sharp, strict=True):
         write_png(folder / "blurry" / f"{name}.png", blurry)
         write_png(folder / "sharp" / f"{name}.png", sharp)
-    spike_format = SpikeFormat(height=film.spikes.shape[1], width=film.spikes.shape[2], rate_hz=rig.rate_hz)
+    num_frames, height, width = film.spikes.shape
+    spike_format = SpikeFormat(height=height, width=width, rate_hz=rig.rate_hz, num_frames=num_frames)
     write_dat(folder / "spikes.dat", film.spikes, spike_format)
     write_log(folder / "exposures.csv", names, *_nanoseconds(rig))
     write_atomic(folder / "format.yaml", dump_yaml(to_plain(spike_format)))

@@ -52,8 +52,12 @@ BAD_RAW = {
         ("train_0000/spikes.dat", "1000 bytes", "288-byte frames (48x48)"),
     ),
     "empty stream": BadRaw(lambda raw: cut(raw / SEQUENCE / "spikes.dat", 0), ("spikes.dat", "empty")),
+    "shorter than its format says": BadRaw(
+        lambda raw: cut(raw / SEQUENCE / "spikes.dat", 288 * 40), ("spikes.dat", "holds 40", "64 were declared")
+    ),
     "shorter than the log says": BadRaw(
-        lambda raw: cut(raw / SEQUENCE / "spikes.dat", 288 * 40), ("000002", "40", "--quarantine")
+        lambda raw: (declare(raw, num_frames=None), cut(raw / SEQUENCE / "spikes.dat", 288 * 40)),
+        ("000002", "40", "--quarantine"),
     ),
     "other geometry than the images": BadRaw(
         lambda raw: declare(raw, height=32, width=72), ("48x48", "32x72")

@@ -12,9 +12,17 @@ def test_ranks_how_a_spike_file_may_be_read(shared_data: Path, tmp_path: Path, s
     assert facts["kind"] == "dat" and facts["bytes"] == 2_534_400
     first, *others = facts["candidates"]
     assert first.pop("score") > 0.98
-    assert first == {"height": 360, "width": 640, "frames": 88, "bit_order": "lsb", "padding": "none"}
+    reading = {"height": 360, "width": 640, "frames": 88, "bit_order": "lsb", "padding": "none"}
+    assert first == reading | {"valid_columns": [[0, 640]], "in_period": True}
     assert others and all(other["score"] < 0.99 for other in others)
     assert min(image_size(picture)) > 100
+
+
+def test_draws_the_best_three_for_people(shared_data: Path, tmp_path: Path, spk, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = spk("inspect", shared_data / "gopro_spike_pair" / "000226.dat")
+    assert "picture: 000226-candidates.png" in ran.out and "frame period" in ran.out
+    assert image_size(tmp_path / "000226-candidates.png")[1] > 3 * 600
 
 
 def test_tells_what_is_in_a_store(store: Path, tmp_path: Path, spk) -> None:

@@ -1,12 +1,15 @@
 import itertools
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.dat import SpikeStream, open_spikes, pack_rows, unpack_rows, write_dat
+from pipeline.dat import SpikeStream, open_spikes, pack_rows, unpack_rows, write_array, write_dat
 from pipeline.errors import FormatError
 from pipeline.images import read_rgb
 from pipeline.spike_format import SpikeFormat
@@ -20,34 +23,83 @@ def random_spikes(frames: int, height: int, width: int) -> np.ndarray:
 
 
 def plain_reader(data: bytes, fmt: SpikeFormat) -> np.ndarray:
-    """Pixel by pixel, from the words of the format."""
+    """Bit by bit, from the words of the format."""
+    pixels, num_bits = fmt.height * fmt.width, 8 * len(data)
+    stride = pixels if fmt.padding == "end" else -(-pixels // 8) * 8
     frames = []
-    for start in range(0, len(data), fmt.frame_bytes):
+    for start in range(0, num_bits - num_bits % stride, stride):
         frame = np.zeros((fmt.height, fmt.width), np.uint8)
         for y, x in itertools.product(range(fmt.height), range(fmt.width)):
-            byte, bit = divmod(y * fmt.width + x, 8)
+            byte, bit = divmod(start + y * fmt.width + x, 8)
             shift = bit if fmt.bit_order == "lsb" else 7 - bit
-            frame[y, x] = data[start + byte] >> shift & 1
-        frames.append((frame[::-1] if fmt.flip == "vertical" else frame)[:, slice(*fmt.columns)])
+            frame[y, x] = data[byte] >> shift & 1
+        rows = frame[::-1] if fmt.flip == "vertical" else frame
+        frames.append(np.concatenate([rows[:, a:b] for a, b in fmt.columns], axis=1))
     return np.array(frames)
 
 
+SHAPES = [
+    (4, 16, None, "none"),
+    (4, 16, None, "end"),
+    (4, 6, None, "none"),
+    (3, 5, None, "frame"),
+    (3, 5, None, "end"),
+    (5, 9, (1, 8), "end"),
+    (2, 24, (0, 16), "none"),
+    (2, 24, (3, 19), "none"),
+    (2, 32, ((0, 12), (16, 28)), "none"),
+    (3, 7, ((0, 2), (4, 7)), "frame"),
+]
 FORMATS = [
     SpikeFormat(
         height=h, width=w, rate_hz=1000, bit_order=order, flip=flip, valid_columns=columns, padding=padding
     )
     for (h, w, columns, padding), order, flip in itertools.product(
-        [
-            (4, 16, None, "none"),
-            (4, 6, None, "none"),
-            (3, 5, None, "frame"),
-            (2, 24, (0, 16), "none"),
-            (2, 24, (3, 19), "none"),
-        ],
-        ["lsb", "msb"],
-        ["vertical", "none"],
+        SHAPES, ["lsb", "msb"], ["vertical", "none"]
     )
 ]
+
+
+@st.composite
+def formats(draw: st.DrawFn) -> SpikeFormat:
+    """Any layout of a small frame."""
+    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 40))
+    edges = sorted(draw(st.sets(st.integers(0, width), min_size=2, max_size=4)))
+    spans = tuple(zip(edges[::2], edges[1::2], strict=False))
+    aligned, long = height * width % 8 == 0, height * width >= 8
+    paddings = ["frame"] + ["none"] * aligned + ["end"] * long
+    return SpikeFormat(
+        height=height,
+        width=width,
+        rate_hz=1000,
+        bit_order=draw(st.sampled_from(["lsb", "msb"])),
+        flip=draw(st.sampled_from(["vertical", "none"])),
+        valid_columns=draw(st.sampled_from([None, spans, spans[0]])),
+        padding=draw(st.sampled_from(paddings)),
+        axes=draw(st.sampled_from(["THW", "TWH", "HTW", "HWT", "WTH", "WHT"])),
+    )
+
+
+@settings(deadline=None, max_examples=150)
+@given(fmt=formats(), frames=st.integers(1, 11), cut=st.tuples(st.integers(0, 11), st.integers(0, 11)))
+def test_every_layout_of_every_geometry_goes_there_and_back(tmp_path_factory, fmt, frames, cut):
+    folder = tmp_path_factory.mktemp("made")
+    spikes = random_spikes(frames, fmt.height, fmt.valid_width)
+    start, stop = sorted(min(edge, frames) for edge in cut)
+    write_dat(folder / "a.dat", (spikes[i : i + 3] for i in range(0, frames, 3)), fmt)
+    np.testing.assert_array_equal(plain_reader((folder / "a.dat").read_bytes(), fmt), spikes)
+    write_array(folder / "a.npy", spikes, fmt)
+    write_array(folder / "a.npz", spikes, fmt)
+    np.save(folder / "bytes.npy", np.fromfile(folder / "a.dat", np.uint8))
+    for name in ("a.dat", "a.npy", "a.npz", "bytes.npy"):
+        stream = open_spikes(folder / name, fmt)
+        np.testing.assert_array_equal(stream.read(0, frames), spikes)
+        np.testing.assert_array_equal(stream.read(start, stop), spikes[start:stop])
+        np.testing.assert_array_equal(stream.packed(start, stop), pack_rows(spikes[start:stop]))
+        np.testing.assert_array_equal(stream.count(start, stop), spikes[start:stop].sum(axis=0))
+    on_file = np.load(folder / "a.npy").transpose([fmt.axes.index(axis) for axis in "THW"])
+    rows = on_file[:, ::-1] if fmt.flip == "vertical" else on_file
+    np.testing.assert_array_equal(np.concatenate([rows[:, :, a:b] for a, b in fmt.columns], 2), spikes)
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
@@ -55,7 +107,7 @@ def test_every_layout_reads_what_the_words_say_and_goes_there_and_back(tmp_path,
     spikes = random_spikes(5, fmt.height, fmt.valid_width)
     path = tmp_path / "a.dat"
     write_dat(path, spikes, fmt)
-    assert path.stat().st_size == 5 * fmt.frame_bytes
+    assert path.stat().st_size == -(-5 * fmt.frame_bits // 8)
     np.testing.assert_array_equal(plain_reader(path.read_bytes(), fmt), spikes)
     stream = open_spikes(path, fmt)
     assert len(stream) == 5
@@ -128,6 +180,35 @@ def test_refuses_by_name_what_is_no_spike_file(tmp_path):
         assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("order", ["lsb", "msb"])
+def test_bits_that_fill_up_are_zero_or_the_file_is_refused(tmp_path, order):
+    frame = SpikeFormat(height=3, width=5, rate_hz=1, padding="frame", bit_order=order)
+    write_dat(tmp_path / "a.dat", random_spikes(6, 3, 5), frame)
+    data = bytearray((tmp_path / "a.dat").read_bytes())
+    data[2 * 4 + 1] |= 0x80 if order == "lsb" else 0x01
+    (tmp_path / "a.dat").write_bytes(data)
+    with pytest.raises(FormatError, match="fill up spike frame 4 are not zero"):
+        open_spikes(tmp_path / "a.dat", frame).read(3, 6)
+    assert open_spikes(tmp_path / "a.dat", frame).read(0, 4).shape == (4, 3, 5)
+    end = SpikeFormat(height=3, width=5, rate_hz=1, padding="end", bit_order=order)
+    (tmp_path / "b.dat").write_bytes(bytes([0, 0x80 if order == "lsb" else 0x01]))
+    with pytest.raises(FormatError, match="fill up the end of the file are not zero"):
+        open_spikes(tmp_path / "b.dat", end)
+
+
+def test_a_declared_number_of_frames_is_held_to(tmp_path):
+    fmt = SpikeFormat(height=2, width=8, rate_hz=1)
+    write_dat(tmp_path / "a.dat", random_spikes(5, 2, 8), fmt)
+    write_array(tmp_path / "a.npy", random_spikes(5, 2, 8), fmt)
+    for name in ("a.dat", "a.npy"):
+        assert len(open_spikes(tmp_path / name, replace(fmt, num_frames=5))) == 5
+        with pytest.raises(FormatError, match="holds 5 spike frames, and 6 were declared"):
+            open_spikes(tmp_path / name, replace(fmt, num_frames=6))
+    with pytest.raises(ValueError, match="5 frames to write, but the format declares 6"):
+        write_dat(tmp_path / "b.dat", random_spikes(5, 2, 8), replace(fmt, num_frames=6))
+    assert not (tmp_path / "b.dat").exists()
+
+
 @pytest.mark.parametrize("header", [b"% Data file containing CD events.\n% Version 2\n", b"#!AER-DAT2.0\r\n"])
 def test_refuses_the_files_of_event_cameras(tmp_path, header):
     (tmp_path / "events.dat").write_bytes(header.ljust(80, b"\0"))
@@ -178,6 +259,8 @@ def test_reads_arrays_in_both_axis_orders(tmp_path):
     ("array", "words"),
     [
         (np.zeros((2, 3), np.uint8), "expected three axes"),
+        (np.zeros(15, np.bool_), "expected three axes"),
+        (np.zeros(15, np.uint8), "do not fill whole bytes"),
         (np.zeros((2, 3, 5), np.float32), "float32"),
         (np.zeros((2, 5, 3), np.uint8), "expected 3x5"),
         (np.zeros((0, 3, 5), np.uint8), "0 frames"),

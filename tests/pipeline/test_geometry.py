@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.dat import open_spikes, write_dat
 from pipeline.errors import FormatError
-from pipeline.geometry import check_geometry, rank_geometries, smoothness
+from pipeline.geometry import check_geometry, detect_geometry, explain_size, rank_geometries, smoothness
 from pipeline.spike_format import SpikeFormat
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -42,7 +42,9 @@ def test_the_true_geometry_and_bit_order_rank_first(tmp_path, size, order):
     fmt = SpikeFormat(height=size[0], width=size[1], rate_hz=1, bit_order=order)
     write_dat(tmp_path / "a.dat", scene(72, *size), fmt)
     best, second = rank_geometries(tmp_path / "a.dat", [(125, 800), (90, 640)])[:2]
-    assert (best.height, best.width, best.bit_order, best.padding, best.frames) == (*size, order, "none", 72)
+    reading = best.reading
+    assert (reading.height, reading.width, reading.bit_order, reading.padding) == (*size, order, "none")
+    assert best.frames == 72 and best.in_period
     assert best.score > second.score
     assert best.score == min(best.score_rows, best.score_columns)
 
@@ -51,7 +53,77 @@ def test_ranks_a_size_of_ones_own(tmp_path):
     fmt = SpikeFormat(height=50, width=90, rate_hz=1, padding="frame")
     write_dat(tmp_path / "a.dat", scene(40, 50, 90), fmt)
     best = rank_geometries(tmp_path / "a.dat", [(50, 90), (90, 50)])[0]
-    assert (best.height, best.width, best.padding) == (50, 90, "frame")
+    assert (best.reading.height, best.reading.width, best.reading.padding) == (50, 90, "frame")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"height": 144, "width": 232},
+        {"height": 200, "width": 328, "bit_order": "msb"},
+        {"height": 128, "width": 96},
+        {"height": 250, "width": 250, "padding": "frame"},
+        {"height": 250, "width": 250, "padding": "end"},
+        {"height": 250, "width": 250, "padding": "end", "bit_order": "msb"},
+        {"height": 250, "width": 416, "valid_columns": (0, 400)},
+        {"height": 1000, "width": 1024, "valid_columns": ((0, 500), (512, 1012))},
+    ],
+    ids=str,
+)
+def test_detects_what_nobody_declared(tmp_path, words):
+    fmt = SpikeFormat(rate_hz=1, **words)
+    frames = 24 if fmt.height == 1000 else 65
+    write_dat(tmp_path / "a.dat", scene(frames, fmt.height, fmt.valid_width), fmt)
+    found = detect_geometry(tmp_path / "a.dat")
+    reading = found.reading
+    assert (reading.height, reading.width, reading.columns) == (fmt.height, fmt.width, fmt.columns)
+    assert (reading.bit_order, reading.padding, found.frames) == (fmt.bit_order, fmt.padding, frames)
+    assert f"spikes.height={fmt.height}" in found.settings()
+
+
+def test_does_not_detect_what_makes_no_picture_or_two(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 2, (40, 250, 400), dtype=np.uint8)
+    fmt = SpikeFormat(height=250, width=400, rate_hz=1)
+    write_dat(tmp_path / "noise.dat", noise, fmt)
+    with pytest.raises(FormatError, match="no way to read it makes a picture"):
+        detect_geometry(tmp_path / "noise.dat")
+    grain = 0.5 + 0.3 * np.random.default_rng(1).standard_normal((250, 400))
+    light = np.clip(0.4 * scene(64, 250, 400).mean(axis=0) + 0.1 * grain, 0, 1)
+    dim = (np.random.default_rng(2).random((12, 250, 400)) < light).astype(np.uint8)
+    write_dat(tmp_path / "dim.dat", dim, fmt)
+    with pytest.raises(FormatError, match=r"no way to read it|too close to tell"):
+        detect_geometry(tmp_path / "dim.dat")
+
+
+@pytest.mark.parametrize("size", [(500, 400), (125, 400), (1000, 400), (250, 200), (250, 800), (125, 800)])
+def test_frames_taken_apart_or_put_together_are_refused_though_they_look_smooth(tmp_path, size):
+    right = {"height": 250, "width": 400, "rate_hz": 1}
+    write_dat(tmp_path / "a.dat", scene(64, 250, 400), SpikeFormat(**right))
+    with pytest.raises(FormatError, match="64 frames of 250x400 lsb"):
+        check_geometry(tmp_path / "a.dat", SpikeFormat(height=size[0], width=size[1], rate_hz=1))
+
+
+@pytest.mark.parametrize("period", [8, 16, 20, 32, 50, 64, 100, 160, 200])
+@pytest.mark.parametrize("axis", ["columns", "rows", "both"])
+def test_a_test_chart_is_not_mistaken_for_other_frames(tmp_path, period, axis):
+    y, x = np.mgrid[:250, :400]
+    on = [(at // max(period // 2, 1)) % 2 == 0 for at in (x, y)]
+    chart = {"columns": on[0], "rows": on[1], "both": on[0] ^ on[1]}[axis]
+    light = np.where(chart, 0.9, 0.0)
+    phase = np.random.default_rng(0).uniform(0, 2, chart.shape)
+    charge = light[None] * np.arange(41)[:, None, None] + phase
+    fmt = SpikeFormat(height=250, width=400, rate_hz=1)
+    write_dat(tmp_path / "a.dat", np.diff(np.floor(charge / 2), axis=0).astype(np.uint8), fmt)
+    assert check_geometry(tmp_path / "a.dat", fmt).in_period is not False
+
+
+def test_says_of_a_file_cut_short_what_it_was(tmp_path):
+    write_dat(tmp_path / "a.dat", scene(20, 250, 400), SpikeFormat(height=250, width=400, rate_hz=1))
+    with (tmp_path / "a.dat").open("r+b") as file:
+        file.truncate(10 * 12500 + 123)
+    assert "as large as 250x400, and holds 10 of them and 123 bytes" in explain_size(tmp_path / "a.dat")
+    (tmp_path / "b.dat").write_bytes(bytes(12_499))
+    assert explain_size(tmp_path / "b.dat") == ""
 
 
 def test_no_geometry_divides_an_odd_size(tmp_path):
@@ -68,6 +140,7 @@ def test_refuses_a_declared_geometry_that_is_clearly_beaten(tmp_path, wrong):
     with pytest.raises(FormatError, match="64 frames of 180x320 lsb") as caught:
         check_geometry(tmp_path / "a.dat", SpikeFormat(**(right | wrong)))
     assert "spk inspect" in caught.value.fix
+    assert "spikes.height=180 spikes.width=320 spikes.bit_order=lsb" in caught.value.fix
     assert check_geometry(tmp_path / "a.dat", SpikeFormat(**right)).score > 0.95
 
 
@@ -113,14 +186,20 @@ def test_arrays_know_their_axes_and_are_only_scored(tmp_path):
 def test_real_files_are_told_apart_from_every_other_reading(path, size):
     others = [(396, 640), (360, 448), (252, 640), (125, 800), (720, 320), (100, 1000)]
     best, second = rank_geometries(SHARED / path, others)[:2]
-    assert (best.height, best.width, best.bit_order) == (*size, "lsb")
+    found = detect_geometry(SHARED / path)
+    assert found == best
+    assert (best.reading.height, best.reading.width, best.reading.bit_order) == (*size, "lsb")
     assert best.score > 0.98
-    assert second.score < best.score - 0.005
+    assert second.score < best.score - 0.05
 
 
 @needs_shared
 def test_the_reading_that_fits_the_gopro_file_by_accident_is_refused():
     path = SHARED / "gopro_spike_pair/000226.dat"
+    with pytest.raises(
+        FormatError, match=r"whole ones have a smoothness of -?0\.[01].*88 frames of 360x640 lsb"
+    ):
+        check_geometry(path, SpikeFormat(height=250, width=400, rate_hz=1920))
     for wrong in ({"height": 396, "width": 640}, {"height": 360, "width": 640, "bit_order": "msb"}):
         with pytest.raises(FormatError, match="88 frames of 360x640 lsb"):
             check_geometry(path, SpikeFormat(**wrong, rate_hz=1920))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -80,14 +81,12 @@ def test_candidates_are_drawn_as_they_would_be_read(tmp_path):
     write_dat(tmp_path / "a.dat", (rng.random((100, 32, 64)) < rate).astype(np.uint8), fmt)
     scores = [
         GeometryScore(
-            height=height,
-            width=width,
+            reading=replace(fmt, height=height, width=width, flip="none"),
             frames=100,
-            bit_order="lsb",
-            padding="none",
             score=0.5,
             score_rows=0.5,
             score_columns=0.5,
+            in_period=None,
         )
         for height, width in ((32, 64), (64, 32))
     ]
