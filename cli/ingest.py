@@ -16,6 +16,10 @@ def ingest(
     manifest: Annotated[
         str, typer.Option("--manifest", "-m", help="A manifest file, or the name of a shipped one.")
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the manifest: spikes.height=360 spikes.bit_order=msb …"),
+    ] = None,
     quarantine: Annotated[
         bool,
         typer.Option(
@@ -39,7 +43,7 @@ def ingest(
         report = build_store(
             raw,
             out,
-            read_manifest(manifest),
+            read_manifest(manifest, overrides or []),
             workers=workers,
             quarantine=quarantine,
             overwrite=overwrite,

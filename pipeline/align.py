@@ -1,5 +1,7 @@
 """The exposures of a recording, by the rule of its manifest. Nothing is clipped into the recording."""
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +39,13 @@ class Alignment:
     positions: npt.NDArray[np.int64]
     residual_ns: npt.NDArray[np.int64]
     problems: tuple[Quarantined, ...]
+
+    def only(self, usable: npt.NDArray[np.bool_], problems: Sequence[Quarantined]) -> "Alignment":
+        """The rows marked in `usable`, (N,), and these `problems`."""
+        rows = ("exposure", "exposure_ns", "sharp_index", "positions", "residual_ns")
+        frames = tuple(itertools.compress(self.frames, usable))
+        kept = {name: getattr(self, name)[usable] for name in rows}
+        return dataclasses.replace(self, frames=frames, problems=tuple(problems), **kept)
 
 
 def align_recording(recording: Recording, manifest: Manifest, streams: Sequence[SpikeStream]) -> Alignment:

@@ -49,6 +49,20 @@ def read_npz(path: Path, key: str | None) -> npt.NDArray[Any]:
         raise FormatError(f"{path}: not a readable .npz file: {_one_line(error)}") from error
 
 
+def npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of every array of an `.npz` file, by its key, from their headers.
+
+    Raises:
+        FormatError: it is not an `.npz`, or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            return {name: _header(archive, name) for name in names}
+    except (*_DAMAGE, NotImplementedError, RuntimeError, KeyError) as error:
+        raise FormatError(f"{path}: not a readable .npz file: {_one_line(error)}") from error
+
+
 def _choose(path: Path, archive: zipfile.ZipFile, key: str | None) -> str:
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     if key is None and len(names) == 1:
@@ -60,11 +74,7 @@ def _choose(path: Path, archive: zipfile.ZipFile, key: str | None) -> str:
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        headers = np.lib.format
-        read = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
-        shape, _, dtype = read(file)
+    shape, dtype = _header(archive, name)
     unpacked = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if unpacked > MAX_UNPACKED_BYTES:
         raise FormatError(
@@ -73,6 +83,15 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray
         )
     with archive.open(f"{name}.npy") as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        headers = np.lib.format
+        read = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _one_line(error: BaseException) -> str:

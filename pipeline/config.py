@@ -4,6 +4,7 @@ The dataclass *is* the schema: YAML keys are field names, annotations are checke
 values. An unknown key, a missing value, `1e-4` read by YAML as text: each is an error, never a guess.
 """
 
+import copy
 import dataclasses
 import difflib
 import re
@@ -36,9 +37,7 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     Raises:
         ConfigError: with every problem found, each with its dotted path.
     """
-    values = _read_extended(path, depth=0)
-    for override in overrides:
-        _apply_override(values, override)
+    values = apply_overrides(_read_extended(path, depth=0), overrides)
     source = f"{path}" + (f" with {' '.join(overrides)}" if overrides else "")
     return build(cls, values, source)
 
@@ -49,10 +48,19 @@ def from_overrides(cls: type[T], overrides: Sequence[str]) -> T:
     Raises:
         ConfigError: with every problem found.
     """
-    values: dict[str, Any] = {}
+    return build(cls, apply_overrides({}, overrides), " ".join(overrides) or "defaults")
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Plain values with `dotted.key=value` overrides applied; the value is read as YAML.
+
+    Raises:
+        ConfigError: an override is none.
+    """
+    changed = copy.deepcopy(dict(values))
     for override in overrides:
-        _apply_override(values, override)
-    return build(cls, values, " ".join(overrides) or "defaults")
+        _apply_override(changed, override)
+    return changed
 
 
 def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
@@ -179,7 +187,7 @@ def _union_of(options: tuple[Any, ...], value: Any, path: str, problems: list[st
         attempts.append(attempt)
     nested = [attempt for attempt in attempts if not attempt[0].startswith(f"{path}: expected ")]
     if nested:
-        problems.extend(nested[0])
+        problems.extend(min(nested, key=len))  # of the option that was most likely meant
         return None
     expected = [attempt[0].removeprefix(f"{path}: expected ").rpartition(", got ")[0] for attempt in attempts]
     return _mismatch(" or ".join(expected), value, path, problems)

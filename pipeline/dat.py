@@ -213,10 +213,9 @@ class _Bits:
         fmt, bits = self.format, 8 * len(self.data)
         over = bits % fmt.frame_bits
         if not len(self) or over >= 8 or (over and fmt.padding != "end"):
-            frame = f"{fmt.frame_bits}-bit" if fmt.frame_bits % 8 else f"{fmt.frame_bits // 8}-byte"
             raise FormatError(
-                f"{self.path}: {len(self.data)} bytes is not a whole number of {frame} frames"
-                f" ({fmt.height}x{fmt.width}); check the manifest's height and width",
+                f"{self.path}: {len(self.data)} bytes is not a whole number of {fmt.frame_text};"
+                " check the manifest's height and width",
                 f"spk inspect {self.path}",
             )
         if over and np.unpackbits(self.data[-1:], bitorder=_order(fmt))[8 - over :].any():

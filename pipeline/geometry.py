@@ -297,7 +297,7 @@ def _no_whole_frames(file: _File, fmt: SpikeFormat) -> FormatError:
     best = f"; as {ranked[0]} it is {ranked[0].score:.3f}" if ranked and ranked[0].score > whole.score else ""
     fix = f"declare that: {ranked[0].settings()}; all" if best else "copy it again from its source; all"
     return FormatError(
-        f"{file.path}: {file.size} bytes is not a whole number of frames of {fmt.height}x{fmt.width}; its"
+        f"{file.path}: {file.size} bytes is not a whole number of {fmt.frame_text}; its"
         f" {whole.frames} whole ones have a smoothness of {whole.score:.3f}{best}",
         f"{fix} candidates: spk inspect {file.path}",
     )

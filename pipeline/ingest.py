@@ -68,7 +68,7 @@ def ingest(
     seen = read_root(out)
     run = functools.partial(run_all, workers=workers, scheduler=scheduler, progress=progress)
     recordings = find_recordings(manifest, raw, quarantine=quarantine)
-    examine = functools.partial(examine_recording, manifest=manifest)
+    examine = functools.partial(examine_recording, manifest=manifest, quarantine=quarantine)
     results = run(examine, recordings, what="recordings examined")
     problems = tuple(itertools.chain.from_iterable(found for _, found in results))
     examined = _usable([one for one, _ in results if one is not None], problems, raw, quarantine=quarantine)

@@ -5,16 +5,16 @@ The dataclasses here and `Layout` are the schema: YAML keys are their field name
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pipeline.config import build
+from pipeline.config import apply_overrides, build
 from pipeline.errors import ConfigError
 from pipeline.layout import Layout
-from pipeline.spike_format import SpikeFormat
+from pipeline.spike_format import AutoFormat, SpikeFormat
 from pipeline.yaml_files import read_yaml
 
 SHIPPED = Path(__file__).resolve().parents[1] / "data_manifests"
@@ -138,11 +138,14 @@ class Manifest:
         layout: where its files are.
         exposure: which spike frames belong to which RGB frame.
         splits: by the split's name in the store.
-        spikes: layout of the spike files; may be left out when `layout.format` names a file for every sequence.
+        spikes: layout of the spike files, or `geometry: auto` with their rate, to find it from their content; may be
+            left out when `layout.format` names a file for every sequence.
         split_spikes: for the splits whose spike files differ.
         scale: RGB pixels per spike pixel, along each side; "auto" takes it from the files, which must agree.
         sharp: which spike frame shows the instant of the sharp frame.
         missing_sharp: `error`, or `test_only`: such a frame is kept without a sharp one.
+        continuity: `refuse` recordings whose content shows that a spike frame was lost or recorded twice, or `report`
+            it and use them as they are.
         blurry_from_spikes: for data sets without RGB: the firing threshold by which an exposure's mean spike rate is
             multiplied to give a grey blurry frame.
     """
@@ -151,11 +154,12 @@ class Manifest:
     layout: Layout
     exposure: Exposure
     splits: Mapping[str, SplitRule]
-    spikes: SpikeFormat | None = None
-    split_spikes: Mapping[str, SpikeFormat] = field(default_factory=dict)
+    spikes: SpikeFormat | AutoFormat | None = None
+    split_spikes: Mapping[str, SpikeFormat | AutoFormat] = field(default_factory=dict)
     scale: int | Literal["auto"] = "auto"
     sharp: SharpInstant = field(default_factory=SharpInstant)
     missing_sharp: Literal["error", "test_only"] = "error"
+    continuity: Literal["refuse", "report"] = "refuse"
     blurry_from_spikes: float | None = None
     description: str = ""
     source: str = ""
@@ -206,13 +210,16 @@ class Manifest:
         used = any("{split}" in pattern for pattern in (self.layout.spikes, self.layout.blurry or ""))
         return (self.splits[split].folder or split) if used else ""
 
-    def format_of(self, split: str) -> SpikeFormat | None:
+    def format_of(self, split: str) -> SpikeFormat | AutoFormat | None:
         """The spike format declared for a split, before any `layout.format` file."""
         return self.split_spikes.get(split, self.spikes)
 
 
-def read_manifest(path_or_name: str | Path) -> Manifest:
+def read_manifest(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Manifest:
     """Read a manifest file, or a shipped manifest by its bare name (`gopro_spike`).
+
+    Args:
+        overrides: `spikes.height=360`, applied to what the file says.
 
     Raises:
         ConfigError: no such manifest, or one with problems, all of them listed.
@@ -220,7 +227,8 @@ def read_manifest(path_or_name: str | Path) -> Manifest:
     path = Path(path_or_name)
     if path.suffix not in (".yaml", ".yml") and path.name == str(path_or_name):
         path = _shipped(path.name)
-    return build(Manifest, read_yaml(path), str(path))
+    source = " ".join([str(path), *(["with", *overrides] if overrides else [])])
+    return build(Manifest, apply_overrides(read_yaml(path), overrides), source)
 
 
 def _shipped(name: str) -> Path:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from pipeline.config import build
 from pipeline.dat import open_spikes
+from pipeline.detection import detect_format
 from pipeline.errors import FormatError
 from pipeline.images import image_size
 from pipeline.layout import expand
 from pipeline.manifest import Manifest
 from pipeline.reports import Quarantined
-from pipeline.spike_format import SpikeFormat
+from pipeline.spike_format import AutoFormat, SpikeFormat
 from pipeline.tree import Tree
 from pipeline.yaml_files import read_yaml
 
@@ -41,7 +42,8 @@ class Recording:
         frames: those of them whose files are all there; the others are set aside.
         blurry_paths, sharp_paths: per frame; None where there is no such image and there need not be.
         log_path: the alignment log, with the exposure rule log.
-        format: layout of the spike files.
+        format: layout of the spike files; None where they were to show it and there are none.
+        finds_flip: whether the flip in it is only the usual one, and to be decided against the RGB frames.
         problems: files that are missing, each with the frame or the whole recording set aside for it.
     """
 
@@ -54,7 +56,8 @@ class Recording:
     blurry_paths: tuple[Path | None, ...]
     sharp_paths: tuple[Path | None, ...]
     log_path: Path | None
-    format: SpikeFormat
+    format: SpikeFormat | None
+    finds_flip: bool = False
     problems: tuple[Quarantined, ...] = ()
 
 
@@ -71,7 +74,8 @@ def find_recordings(manifest: Manifest, root: Path, *, quarantine: bool = False)
     """
     tree = Tree(Path(root))
     chosen = _choose_sequences(tree, manifest)
-    found = [_Finder(tree, manifest, *place).recording(frames) for place, frames in chosen.items()]
+    detected: dict[str, SpikeFormat] = {}
+    found = [_Finder(tree, manifest, *place, detected).recording(frames) for place, frames in chosen.items()]
     if not found:
         folders = "|".join(manifest.folder_of(split) for split in manifest.splits)
         looked = expand(manifest.layout.blurry or manifest.layout.spikes, split=folders)
@@ -95,6 +99,7 @@ def scale_of(recording: Recording, manifest: Manifest) -> int:
         FormatError: not the same whole number in height and width, or not the one the manifest declares.
     """
     fmt, auto = recording.format, manifest.scale == "auto"
+    assert fmt is not None
     path = next(
         (path for path in (*recording.blurry_paths, *recording.sharp_paths) if path is not None), None
     )
@@ -159,18 +164,24 @@ def _named_frames(tree: Tree, manifest: Manifest, folder: str) -> dict[str, set[
 class _Finder:
     """Finds the files of one sequence, and keeps account of those that are missing."""
 
-    def __init__(self, tree: Tree, manifest: Manifest, split: str, name: str) -> None:
+    def __init__(
+        self, tree: Tree, manifest: Manifest, split: str, name: str, detected: dict[str, SpikeFormat]
+    ) -> None:
+        """`detected` is shared: what the first recording of a split shows, and all others are held to."""
         self.tree, self.manifest, self.split, self.name = tree, manifest, split, name
+        self.detected = detected
         self.problems: list[Quarantined] = []
 
     def recording(self, named: Iterable[str]) -> Recording:
         layout = self.manifest.layout
-        fmt = self.format()
         per_frame = "{frame}" in layout.spikes
+        declared = self.declared_format()
         stream = None if per_frame else self.require("spike stream", layout.spikes)
         log_path = self.require("alignment log", layout.log) if layout.log else None
         frames = sorted(named, key=natural_order)
-        if not (per_frame or layout.blurry or layout.sharp) and stream is not None:
+        first = self.find("spike file", layout.spikes, frames[0]) if per_frame and frames else stream
+        fmt = self.format(declared, first)
+        if not (per_frame or layout.blurry or layout.sharp) and stream is not None and fmt is not None:
             frames = _windows_of_stream(self.manifest, stream, fmt)
         rows = [] if self.problems else [row for frame in frames if (row := self.files_of(frame))]
         if not rows and not self.problems:
@@ -186,6 +197,7 @@ class _Finder:
             sharp_paths=tuple(row[3] for row in rows),
             log_path=log_path,
             format=fmt,
+            finds_flip=isinstance(declared, AutoFormat) and declared.flip == "auto",
             problems=tuple(self.problems),
         )
 
@@ -201,7 +213,15 @@ class _Finder:
             sharp = find("sharp frame", layout.sharp, frame)
         return (frame, spikes, blurry, sharp) if len(self.problems) == before else None
 
-    def format(self) -> SpikeFormat:
+    def format(self, declared: SpikeFormat | AutoFormat, stream: Path | None) -> SpikeFormat | None:
+        """The declared format, or what the first stream of the split shows."""
+        if isinstance(declared, SpikeFormat):
+            return declared
+        if self.split not in self.detected and stream is not None:
+            self.detected[self.split] = detect_format(stream, declared)
+        return self.detected.get(self.split)
+
+    def declared_format(self) -> SpikeFormat | AutoFormat:
         """The format file where there is one, else what the manifest declares."""
         declared, pattern = self.manifest.format_of(self.split), self.manifest.layout.format
         path = self.find("format", pattern) if pattern else None

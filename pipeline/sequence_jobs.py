@@ -61,6 +61,7 @@ class SequenceJobs:
             "arrays": list(self.arrays),
             "spike_shape": list(one.spike_shape),
             "format": to_plain(one.files.format),
+            "checks": one.checks,
             "sources": self.sources,
             "residual_ns": one.alignment.residual_ns.tolist(),
             "set_aside": [dataclasses.asdict(problem) for problem in one.alignment.problems],

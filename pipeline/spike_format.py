@@ -101,6 +101,31 @@ class SpikeFormat:
             )
         return self.pixels if self.padding == "end" else -(-self.pixels // 8) * 8
 
+    @property
+    def frame_text(self) -> str:
+        """A frame's size and shape, for messages: "28800-byte frames (360x640)"."""
+        size = f"{self.frame_bits}-bit" if self.frame_bits % 8 else f"{self.frame_bits // 8}-byte"
+        return f"{size} frames ({self.height}x{self.width})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutoFormat:
+    """A spike format that the recordings themselves are to show: `geometry: auto` in a manifest.
+
+    Attributes:
+        geometry: the word "auto".
+        rate_hz: spike frames per second, exactly: no content shows it.
+        flip: "auto" decides it against the RGB frames, and takes the usual "vertical" where there are none.
+    """
+
+    geometry: Literal["auto"]
+    rate_hz: Fraction
+    flip: Literal["auto", "vertical", "none"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.rate_hz <= 0:
+            raise ValueError(f"rate_hz {self.rate_hz} must be above 0")
+
 
 _CHOICES = {
     "bit_order": ("lsb", "msb"),

@@ -53,7 +53,8 @@ BAD_RAW = {
     ),
     "empty stream": BadRaw(lambda raw: cut(raw / SEQUENCE / "spikes.dat", 0), ("spikes.dat", "empty")),
     "shorter than its format says": BadRaw(
-        lambda raw: cut(raw / SEQUENCE / "spikes.dat", 288 * 40), ("spikes.dat", "holds 40", "64 were declared")
+        lambda raw: cut(raw / SEQUENCE / "spikes.dat", 288 * 40),
+        ("spikes.dat", "holds 40", "64 were declared"),
     ),
     "shorter than the log says": BadRaw(
         lambda raw: (declare(raw, num_frames=None), cut(raw / SEQUENCE / "spikes.dat", 288 * 40)),

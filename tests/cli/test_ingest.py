@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.store import open_store
+
 KEYS = {"store", "sequences", "frames", "written", "skipped", "quarantined", "seconds"}
 
 
@@ -51,3 +53,21 @@ def test_a_manifest_may_be_a_file(raw: Path, tmp_path: Path, spk) -> None:
     (tmp_path / "mine.yaml").write_text(shipped.read_text())
     ran = spk("ingest", raw, "-o", tmp_path / "store", "--manifest", tmp_path / "mine.yaml", "--json")
     assert ran.json["frames"] == 12
+
+
+def test_settings_of_the_manifest_are_changed_by_words(raw: Path, tmp_path: Path, spk) -> None:
+    command = ("ingest", raw, "-m", "simulated", "--dry-run", "-o", tmp_path / "store")
+    spk(*command, "layout.sharp=null", 'layout.log="{sequence}/no.csv"').assert_fails(
+        1, "no.csv", "alignment log"
+    )
+    spk(*command, "exposure.rule=lgo").assert_fails(2, "exposure.rule", "'lgo'")
+
+
+def test_what_the_manifest_leaves_open_is_found(raw: Path, tmp_path: Path, spk) -> None:
+    command = ("ingest", raw, "-m", "simulated", "-o", tmp_path / "store")
+    settings = ("layout.format=null", "spikes={geometry: auto, rate_hz: 4000}", "splits={train: {}}")
+    assert spk(*command, *settings, "--json").json["frames"] == 6
+    store = open_store(tmp_path / "store")
+    formats = [store.sequence(*key).attributes["format"] for key in store.sequence_keys]
+    declared = {"height": 48, "width": 48, "rate_hz": "4000", "bit_order": "lsb", "flip": "vertical"}
+    assert all(declared.items() <= found.items() for found in formats)

@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from pipeline.arrays import map_npy, read_npz
+from pipeline.arrays import map_npy, npz_headers, read_npz
 from pipeline.errors import FormatError
 
 
@@ -50,3 +50,12 @@ def test_refuses_a_small_file_that_unpacks_to_a_huge_one(tmp_path):
         archive.writestr("a.npy", header.getvalue())
     with pytest.raises(FormatError, match="unpacks to 1099511627776 bytes"):
         read_npz(tmp_path / "bomb.npz", None)
+
+
+def test_headers_tell_what_an_npz_holds_without_reading_it(tmp_path):
+    np.savez(tmp_path / "a.npz", spk=np.zeros((2, 3), np.uint8), names=np.array(["x"], object))
+    headers = npz_headers(tmp_path / "a.npz")
+    assert headers == {"spk": ((2, 3), np.dtype(np.uint8)), "names": ((1,), np.dtype(object))}
+    (tmp_path / "b.npz").write_bytes(b"PK no zip")
+    with pytest.raises(FormatError, match=r"b.npz: not a readable .npz"):
+        npz_headers(tmp_path / "b.npz")

@@ -58,6 +58,7 @@ def build(manifest_of):
             "layout": layout,
             "spikes": {"height": SIDE, "width": SIDE, "rate_hz": 1000},
             "exposure": {"rule": "every", "window": WINDOW},
+            "continuity": "report",  # these spikes are no camera's
             "splits": {"train": {}, "val": {}},
         }
         manifest = manifest_of(**(values | changes))

@@ -89,6 +89,86 @@ def test_a_recording_of_many_files_needs_few_descriptors(tmp_path, raw, manifest
     assert found.alignment.exposure[-1].tolist() == [298, 300]
 
 
+def film(folder, flip="vertical", num_frames=200):
+    """A moving scene at 40x64 as spikes, laid down as `flip` says, and its blurry frames of 50 spike frames."""
+    rng = np.random.default_rng(0)
+    y, x, t = np.mgrid[:40, :64, :num_frames]
+    light = 0.25 + 0.12 * np.sin(y / 6 + t / 90) + 0.12 * np.cos((x + t / 20) / 7)
+    charge = np.cumsum(light, axis=2) + rng.uniform(0, 1, (40, 64, 1))
+    spikes = np.diff(np.floor(charge), axis=2, prepend=0).clip(0, 1).astype(np.uint8).transpose(2, 0, 1)
+    write_dat(folder / "train/s/spikes.dat", spikes, SpikeFormat(height=40, width=64, rate_hz=1, flip=flip))
+    for k in range(num_frames // 50):
+        grey = np.round(400 * light[:, :, 50 * k : 50 * k + 50].mean(axis=2)).astype(np.uint8)
+        write_png(folder / f"train/s/blurry/{k:03d}.png", np.broadcast_to(grey, (3, 40, 64)))
+    return spikes
+
+
+def filmed(folder, manifest_of, **changes):
+    layout = {"spikes": "{split}/{sequence}/spikes.dat", "blurry": "{split}/{sequence}/blurry/{frame}.png"}
+    spikes = {"height": 40, "width": 64, "rate_hz": 1000}
+    exposure = {"rule": "every", "window": 50}
+    values = {"layout": layout, "spikes": spikes, "exposure": exposure, "splits": {"train": {}}}
+    manifest = manifest_of(**(values | changes))
+    (recording,) = find_recordings(manifest, folder)
+    return recording, manifest
+
+
+def test_spikes_that_are_upside_down_are_refused_with_the_word_that_mends_it(tmp_path, manifest_of):
+    film(tmp_path, flip="none")
+    with pytest.raises(FormatError, match=r"the spikes are upside down: .* 0\.9") as caught:
+        examine_recording(*filmed(tmp_path, manifest_of))
+    assert "spikes.flip=none" in caught.value.fix
+    declared = {"height": 40, "width": 64, "rate_hz": 1000, "flip": "none"}
+    found, _ = examine_recording(*filmed(tmp_path, manifest_of, spikes=declared))
+    assert found.checks["flip"][0] > 0.9 > 0.5 > found.checks["flip"][1]
+
+
+@pytest.mark.parametrize("flip", ["vertical", "none"])
+def test_geometry_and_flip_are_found_unaided(tmp_path, manifest_of, flip):
+    film(tmp_path, flip=flip)
+    auto = {"geometry": "auto", "rate_hz": 1000}
+    found, problems = examine_recording(*filmed(tmp_path, manifest_of, spikes=auto))
+    assert found.files.format == SpikeFormat(height=40, width=64, rate_hz=1000, flip=flip)
+    assert problems == () and found.checks["in_period"] is True and found.checks["smoothness"] > 0.95
+
+
+def test_a_flip_that_nothing_shows_is_the_usual_one_and_said_to_be(tmp_path, manifest_of, caplog):
+    film(tmp_path)
+    for path in (tmp_path / "train/s/blurry").iterdir():
+        write_png(path, np.full((3, 40, 64), 9, np.uint8))
+    auto = {"geometry": "auto", "rate_hz": 1000}
+    found, _ = examine_recording(*filmed(tmp_path, manifest_of, spikes=auto))
+    assert found.files.format.flip == "vertical"
+    assert "flip 'vertical' is only the usual one: the pictures do not tell" in caplog.text
+
+
+def test_frames_after_a_lost_spike_frame_are_set_aside(tmp_path, manifest_of, caplog):
+    spikes = film(tmp_path)
+    stream = tmp_path / "train/s/spikes.dat"
+    write_dat(stream, np.delete(spikes, 110, axis=0), SpikeFormat(height=40, width=64, rate_hz=1))
+    recording, manifest = filmed(tmp_path, manifest_of)
+    found, problems = examine_recording(recording, manifest)
+    assert found.alignment.frames == ("000", "001")
+    assert problems[0].path.endswith("003.png") and "ends after the recording of 199" in problems[0].reason
+    assert problems[1].path == str(stream)
+    assert problems[1].reason == (
+        "before spike frame 110 at least one is missing; frames 002 to 002 are set aside"
+    )
+    found, problems = examine_recording(*filmed(tmp_path, manifest_of, continuity="report"))
+    assert found.alignment.frames == ("000", "001", "002") and len(problems) == 1
+    assert "before spike frame 110" in caplog.text
+
+
+def test_a_recording_of_another_geometry_can_be_set_aside_whole(tmp_path, manifest_of):
+    film(tmp_path)
+    recording, manifest = filmed(tmp_path, manifest_of, spikes={"height": 80, "width": 32, "rate_hz": 1})
+    with pytest.raises(FormatError, match="40x64"):
+        examine_recording(recording, manifest)
+    found, (problem,) = examine_recording(recording, manifest, quarantine=True)
+    assert found is None and problem.path == "train/s"
+    assert problem.reason.startswith("the whole recording: ") and "40x64" in problem.reason
+
+
 def test_one_scale_for_all(raw):
     examined = [examine_recording(r, raw.manifest)[0] for r in find_recordings(raw.manifest, raw.root)]
     assert common_scale(examined) == 2

@@ -5,6 +5,7 @@ import pytest
 from pipeline.config import build, to_plain
 from pipeline.errors import ConfigError
 from pipeline.manifest import SHIPPED, Manifest, read_manifest
+from pipeline.spike_format import AutoFormat
 
 PLAIN = {
     "name": "test",
@@ -128,3 +129,20 @@ def test_a_manifest_without_splits_is_refused():
 
 def test_the_plain_manifest_of_these_tests_is_good():
     assert build(Manifest, PLAIN, "test").exposure.window == 5
+
+
+def test_overrides_change_what_the_file_says():
+    manifest = read_manifest("gopro_spike", ["spikes.height=250", "spikes.bit_order=msb", "scale=auto"])
+    assert (manifest.spikes.height, manifest.spikes.width, manifest.spikes.bit_order) == (250, 640, "msb")
+    assert manifest.scale == "auto"
+    with pytest.raises(
+        ConfigError, match=r"gopro_spike.yaml with spikes.hight=250:\n  spikes.hight: unknown key"
+    ):
+        read_manifest("gopro_spike", ["spikes.hight=250"])
+
+
+def test_geometry_may_be_left_to_the_recordings():
+    manifest = read_manifest("gopro_spike", ["spikes={geometry: auto, rate_hz: 1920}"])
+    assert manifest.spikes == AutoFormat(geometry="auto", rate_hz=Fraction(1920))
+    with pytest.raises(ConfigError, match=r"spikes\.rate_hz: missing"):
+        read_manifest("gopro_spike", ["spikes={geometry: auto}"])

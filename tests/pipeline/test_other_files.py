@@ -19,7 +19,7 @@ def made(kind: str) -> bytes:
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("a.dat", bytes(9))
     elif kind == "gzip":
-        file.write(gzip.compress(bytes(9)))
+        file.write(gzip.compress(bytes(9), mtime=0))
     return file.getvalue()
 
 
