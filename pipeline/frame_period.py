@@ -15,6 +15,7 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 Order = Literal["little", "big"]
 
+ORDERS: tuple[Order, ...] = ("little", "big")
 MIN_DIP = 0.3
 """Smaller dips are no evidence: noise fires twice in a row as readily as not, and so do pixels in full light."""
 MIN_COINCIDENCES = 500
@@ -25,6 +26,11 @@ NEARBY = (-16, -8, 8, 16)
 """Bits from a frame period to the distances it is compared with: other pixels of the same rows."""
 NEXT = (-3, -2, -1, 1, 2, 3)
 """A pattern of the scene may be rarer at a distance than eight pixels on, but it does not end at one pixel."""
+MOST_TOGETHER = 8
+"""Frames that may pass for one."""
+SEARCHED_BITS = 1 << 22
+MOST_SEARCHED = 8
+"""Bits whose distances are all compared, and the deepest dips among them that are looked at closely."""
 SMALLEST_FRAME = 2048
 LARGEST_FRAME = 1 << 24
 
@@ -43,7 +49,7 @@ def refractory_dip(data: Bytes, period: int) -> float | None:
         1 when no pixel fires twice running, 0 or less when the period is none; None when too little fires to tell.
     """
     # A period of no whole bytes joins bits that the wrong bit order puts elsewhere, so both are tried.
-    orders: tuple[Order, ...] = ("little", "big") if period % 8 else ("little",)
+    orders = ORDERS if period % 8 else ORDERS[:1]
     dips = [dip for order in orders if (dip := _dip(data, period, order)) is not None]
     return max(dips, default=None)
 
@@ -56,6 +62,30 @@ def find_period(data: Bytes, periods: Iterable[int]) -> int | None:
     dips = {period: refractory_dip(data, period) or 0.0 for period in sorted(set(periods))}
     least = max(MIN_DIP, 0.5 * max(dips.values(), default=0.0))
     return next((period for period, dip in dips.items() if dip >= least), None)
+
+
+def part_of(data: Bytes, period: int) -> int:
+    """The frame period, given one that may be several of them together."""
+    return find_period(data, [period // m for m in range(1, MOST_TOGETHER + 1) if period % m == 0]) or period
+
+
+def search_periods(data: Bytes, num_bytes: int) -> list[int]:
+    """Frame sizes that leave fewer than 8 bits of a file over and whose dips stand out, of no whole bytes included.
+
+    All distances at once, from the spectrum of the first bits, in both bit orders; `find_period` then decides.
+    """
+    found: set[int] = set()
+    for order in ORDERS:
+        bits = np.unpackbits(data[: SEARCHED_BITS // 8], bitorder=order).astype(np.float32)
+        padded = 1 << (2 * len(bits)).bit_length()  # without wrapping around, and a size that transforms fast
+        together = np.fft.irfft(np.abs(np.fft.rfft(bits, padded)) ** 2)[: len(bits) // 2 + NEXT[-1] + 1]
+        distances = np.arange(SMALLEST_FRAME, len(together) - NEXT[-1])
+        distances = distances[(8 * num_bytes) % distances < 8]
+        nearby = np.minimum.reduce([together[distances + offset] for offset in NEXT])
+        dips = np.where(nearby >= MIN_COINCIDENCES, 1 - together[distances] / np.maximum(nearby, 1), 0)
+        deepest = np.argsort(-dips, kind="stable")[:MOST_SEARCHED]
+        found.update(distances[deepest][dips[deepest] >= MIN_DIP].tolist())
+    return sorted(found)
 
 
 def possible_periods(num_bytes: int) -> list[int]:

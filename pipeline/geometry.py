@@ -18,7 +18,14 @@ import numpy.typing as npt
 
 from pipeline.dat import FRAMES_PER_BLOCK, SpikeStream, open_spikes
 from pipeline.errors import FormatError
-from pipeline.frame_period import MAX_BYTES, find_period, possible_periods
+from pipeline.frame_period import (
+    MAX_BYTES,
+    MOST_TOGETHER,
+    find_period,
+    part_of,
+    possible_periods,
+    search_periods,
+)
 from pipeline.inputs import require_file
 from pipeline.spike_format import Span, SpikeFormat
 
@@ -40,8 +47,6 @@ MAX_PIXELS_READ = 1 << 26
 CREDIBLE = 0.9
 """A score that a wrong reading does not reach; a declared geometry above it is not questioned."""
 BEATEN_BY = 0.08
-CERTAIN = 0.95
-"""A score by which even a geometry of no known camera refutes a declared one."""
 LEGIBLE = 0.6
 """Below this even the best reading may be chance: nothing is refused, and nothing is taken for detected."""
 CLEARLY = 1.5
@@ -49,8 +54,11 @@ CLEARLY = 1.5
 FOLD = 0.1
 BREAK = 0.3
 """By which the correlation of two columns falls where rows are put side by side, and at a head."""
-MOST_TOGETHER = 8
-"""Frames that are looked for in one frame of a declared geometry."""
+ROW_ENDS = 0.7
+"""A geometry of no known camera refutes another one only if its rows end where the picture does: of a reading with rows
+of a multiple of the right width, all do; with half of it, one in two."""
+MOST_RECTANGLES = 8
+"""Geometries of no known camera that are compared in full."""
 LONGEST_SIDE = 4
 """Times the shorter one, for geometries that no camera is known for."""
 _ANY_RATE = Fraction(1)
@@ -68,6 +76,8 @@ class GeometryScore:
         score_rows: correlation of pixels with those below.
         score_columns: correlation of pixels with those to the right; or, where lower, of just the pairs that lie in
             two different bytes: these are 15 pixels apart when the bit order is wrong.
+        row_ends: how many times more pixels differ from the next one at the end of a row, where the other side of the
+            picture follows, than elsewhere (mean squares); 1 or less when rows do not end there.
         in_period: whether the stream shows this reading's frame period; None when it shows none.
         folded: whether several rows are read as one, side by side.
     """
@@ -77,6 +87,7 @@ class GeometryScore:
     score: float
     score_rows: float
     score_columns: float
+    row_ends: float
     in_period: bool | None
     folded: bool = False
 
@@ -140,8 +151,9 @@ def rank_geometries(path: Path, extra: Iterable[tuple[int, int]] = ()) -> list[G
     readings = [*_readings_with_head(), *_readings(COMMON), *_readings(extra)]
     of_known_sizes = (fmt.frame_bits for fmt in readings if file.fits(fmt))
     period = file.period([*possible_periods(file.size), *of_known_sizes])
-    if period is not None and period % 8 == 0:
-        readings += _readings(_rectangles(file.counts_of(period), period))
+    period = part_of(file.head, period) if period else file.period(search_periods(file.head, file.size))
+    if period is not None:
+        readings += file.rectangles(period)
     scores = [score for fmt in dict.fromkeys(readings) if (score := file.score(fmt, period))]
     heads = {(one.reading.height, one.reading.width) for one in scores if one.reading.valid_columns}
     whole = [
@@ -172,7 +184,11 @@ def check_geometry(path: Path, fmt: SpikeFormat) -> GeometryScore:
     other_order: Literal["lsb", "msb"] = "msb" if fmt.bit_order == "lsb" else "lsb"
     others = [file.score(replace(fmt, bit_order=other_order), period)]
     if declared.score < CREDIBLE:
-        others += [one for one in rank_geometries(path) if one.is_known or one.score >= CERTAIN]
+        others += [
+            one
+            for one in rank_geometries(path, [(fmt.height, fmt.width)])
+            if one.is_known or declared.in_period is False or one.row_ends > ROW_ENDS * declared.row_ends
+        ]
     best = max((one for one in others if one), key=lambda score: score.score, default=declared)
     if _beats(best, declared):
         raise FormatError(
@@ -242,18 +258,24 @@ class _File:
     def period(self, periods: Iterable[int]) -> int | None:
         return find_period(self.head, periods)
 
-    def counts_of(self, period: int) -> npt.NDArray[np.float64]:
-        """Spikes of each bit of a frame of `period` bits, lowest bit first: (period,)."""
-        rows = next(h for h in range(1, period + 1) if period % h == 0 and period // h <= 1 << 14)
-        return self.counts(_reading(rows, period // rows)).ravel()
+    def rectangles(self, period: int) -> list[SpikeFormat]:
+        """The readings with frames of `period` bits in which rows resemble those below best."""
+        whole = period % 8 == 0
+        found: list[tuple[float, SpikeFormat]] = []
+        for order in ("lsb", "msb"):
+            counts = self.counts_of(period, order)
+            filled = 1 + int(np.flatnonzero(counts)[-1]) if counts.any() else period
+            for pixels in range(max(filled, period - 7) if whole else period, period + 1):
+                padding = "none" if pixels % 8 == 0 else "frame" if whole else "end"
+                found += _rectangles(counts[:pixels], order, padding)
+        found.sort(key=lambda one: one[0], reverse=True)
+        return [fmt for _, fmt in found[:MOST_RECTANGLES]]
 
-    def counts_of_whole_frames(self, fmt: SpikeFormat) -> npt.NDArray[np.float64]:
-        """Spikes of each pixel on file in the first frames, (height, width), whatever comes after the last one."""
-        frames = min(FRAMES_PER_BLOCK, 8 * self.head.size // fmt.frame_bits)
-        order: Literal["little", "big"] = "little" if fmt.bit_order == "lsb" else "big"
-        bits = np.unpackbits(self.head, count=frames * fmt.frame_bits, bitorder=order)
-        counts = bits.reshape(frames, fmt.frame_bits)[:, : fmt.pixels].sum(axis=0, dtype=np.float64)
-        return counts.reshape(fmt.height, fmt.width)
+    def counts_of(self, period: int, order: str) -> npt.NDArray[np.float64]:
+        """Spikes of each bit of a frame of `period` bits in the first frames: (period,)."""
+        frames = min(FRAMES_PER_BLOCK, 8 * self.head.size // period)
+        bits = np.unpackbits(self.head, count=frames * period, bitorder="little" if order == "lsb" else "big")
+        return bits.reshape(frames, period).sum(axis=0, dtype=np.float64)
 
     def fits(self, fmt: SpikeFormat) -> bool:
         """Whether the size of the file is a whole number of such frames."""
@@ -292,7 +314,8 @@ class _File:
 
 def _no_whole_frames(file: _File, fmt: SpikeFormat) -> FormatError:
     """What to say of a file whose size does not fit: whether its whole frames make a picture, and what else may."""
-    whole = _score(file.counts_of_whole_frames(fmt), fmt, 8 * file.size // fmt.frame_bits, None)
+    counts = file.counts_of(fmt.frame_bits, fmt.bit_order)[: fmt.pixels].reshape(fmt.height, fmt.width)
+    whole = _score(counts, fmt, 8 * file.size // fmt.frame_bits, None)
     ranked = rank_geometries(file.path)
     best = f"; as {ranked[0]} it is {ranked[0].score:.3f}" if ranked and ranked[0].score > whole.score else ""
     fix = f"declare that: {ranked[0].settings()}; all" if best else "copy it again from its source; all"
@@ -332,13 +355,16 @@ def _in_both_orders(fmt: SpikeFormat) -> Iterator[SpikeFormat]:
             yield replace(fmt, bit_order=order, padding=padding)
 
 
-def _rectangles(counts: npt.NDArray[np.float64], period: int, most: int = 4) -> list[tuple[int, int]]:
-    """The (height, width) of `period` pixels in which rows resemble those below best, in no extreme proportion."""
-    widths = [w for w in range(8, period // 8 + 1) if period % w == 0]
-    widths = [w for w in widths if period <= LONGEST_SIDE * w * w and w * w <= LONGEST_SIDE * period]
-    alike = {w: _correlation(counts[:-w], counts[w:]) for w in widths}
-    best = sorted(widths, key=lambda w: alike[w], reverse=True)[:most]
-    return [(period // w, w) for w in best]
+def _rectangles(
+    counts: npt.NDArray[np.float64], order: str, padding: str
+) -> Iterator[tuple[float, SpikeFormat]]:
+    """The ways to cut a frame's pixels into equal rows, in no extreme proportion, with how alike rows are."""
+    pixels = len(counts)
+    for width in range(8, pixels // 8 + 1):
+        height, over = divmod(pixels, width)
+        if not over and max(height, width) <= LONGEST_SIDE * min(height, width):
+            alike = _correlation(counts[:-width], counts[width:])
+            yield alike, replace(_reading(height, width), bit_order=order, padding=padding)
 
 
 def _whole(path: Path, fmt: SpikeFormat) -> SpikeStream:
@@ -365,26 +391,47 @@ def _score(
     is_seam = byte[:, :-1] != byte[:, 1:]
     if fmt.frame_bits % 8 == 0 and is_seam.any():
         columns = min(columns, _correlation(image[:, :-1][is_seam], image[:, 1:][is_seam]))
-    score, folded = min(rows, columns), _is_folded(image, columns)
+    score, folded = min(rows, columns), _is_folded(image, rows, columns)
     return GeometryScore(
         reading=fmt,
         frames=frames,
         score=score / 2 if (in_period is False or folded) and score > 0 else score,
         score_rows=rows,
         score_columns=columns,
+        row_ends=_row_ends(counts),
         in_period=in_period,
         folded=folded,
     )
 
 
-def _is_folded(image: npt.NDArray[np.float64], usual: float) -> bool:
-    """Whether several rows are read as one: the picture breaks at equal parts of its width, and nowhere as badly."""
-    width = image.shape[1]
+def _row_ends(counts: npt.NDArray[np.float64]) -> float:
+    differences = np.diff(counts.ravel()) ** 2
+    usual = float(differences.mean()) if differences.size else 0.0
+    width = counts.shape[1]
+    ends = differences[width - 1 :: width]
+    return float(ends.mean()) / usual if usual > 0 and ends.size else 0.0
+
+
+def _is_folded(image: npt.NDArray[np.float64], rows: float, columns: float) -> bool:
+    """Whether several rows are read as one.
+
+    The picture then breaks at equal parts of its width, and nowhere as badly; and what lies one part farther on
+    resembles a pixel more than what lies below it, which is several rows away.
+
+    Args:
+        rows, columns: the lag-1 correlations of the image.
+    """
+    width, pixels = image.shape[1], image.ravel()
     alike = _of_neighbouring_columns(image)
-    for parts in (2, 3, 4):
-        edges = np.arange(1, parts) * (width // parts) - 1
+    for parts in range(2, MOST_TOGETHER + 1):
+        part = width // parts
+        edges = np.arange(1, parts) * part - 1
         others = np.delete(alike, edges) if width % parts == 0 else alike[:0]
-        if others.size and alike[edges].max() < min(others.min(), usual - FOLD):
+        if (
+            others.size
+            and alike[edges].max() < min(others.min(), columns - FOLD)
+            and _correlation(pixels[:-part], pixels[part:]) > rows
+        ):
             return True
     return False
 

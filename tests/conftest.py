@@ -15,6 +15,7 @@ from cli.main import main
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PACKAGES = ("cli", "model", "pipeline")
+CAMPAIGN = "campaign"
 
 
 class Ran(NamedTuple):
@@ -95,3 +96,28 @@ def small_training() -> list[str]:
     often = ["log_every=1", "checkpoint_every=2", "validate_every=2", "sample_every=4", "validate_crop=32"]
     clips = ["steps=4", "clip.num_frames=2", "clip.crop=16", "optim.warmup_steps=1"]
     return [*clips, *often, *(f"network.{key}={value}" for key, value in network.items())]
+
+
+@pytest.fixture
+def campaign(
+    record_property: Callable[[str, object], None], request: pytest.FixtureRequest
+) -> Callable[..., str]:
+    """Put one line of a campaign's figures into pytest's summary: `campaign(n=200, silent=0, seed=7)`."""
+
+    def report(name: str = "", /, **figures: object) -> str:
+        numbers = " ".join(f"{key}={value}" for key, value in figures.items())
+        line = f"campaign={name or request.node.name.removeprefix('test_')} {numbers}"
+        record_property(CAMPAIGN, line)
+        return line
+
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line of figures for each campaign that was run, whether it passed or not."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    lines = [str(value) for report in reports for key, value in report.user_properties if key == CAMPAIGN]
+    if lines:
+        terminalreporter.section("campaigns")
+    for line in lines:
+        terminalreporter.line(line)

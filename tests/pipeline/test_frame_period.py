@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.frame_period import find_period, possible_periods, refractory_dip
+from pipeline.frame_period import find_period, part_of, possible_periods, refractory_dip, search_periods
 
 
 def stream(
@@ -58,3 +58,19 @@ def test_possible_periods_are_whole_bytes_that_divide_the_file():
     )
     assert possible_periods(1009) == []
     assert all(8 * 25_000_000 % period == 0 for period in possible_periods(25_000_000))
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_a_period_that_nobody_names_is_searched_for(order):
+    data = stream(83, 2501, 0.2, order)
+    found = search_periods(data, len(data))
+    assert 2501 in found and find_period(data, found) == 2501
+    noise = stream(83, 2501, 0.2, refractory=False)
+    assert find_period(noise, search_periods(noise, len(noise))) is None
+
+
+def test_several_frames_together_are_taken_apart():
+    data = stream(240, 2503, 0.05)
+    assert refractory_dip(data, 4 * 2503) > 0.3
+    assert part_of(data, 4 * 2503) == 2503
+    assert part_of(data, 2503) == 2503

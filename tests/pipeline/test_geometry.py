@@ -103,7 +103,7 @@ def test_frames_taken_apart_or_put_together_are_refused_though_they_look_smooth(
         check_geometry(tmp_path / "a.dat", SpikeFormat(height=size[0], width=size[1], rate_hz=1))
 
 
-@pytest.mark.parametrize("period", [8, 16, 20, 32, 50, 64, 100, 160, 200])
+@pytest.mark.parametrize("period", [2, 7, 8, 20, 50, 64, 100, 200])
 @pytest.mark.parametrize("axis", ["columns", "rows", "both"])
 def test_a_test_chart_is_not_mistaken_for_other_frames(tmp_path, period, axis):
     y, x = np.mgrid[:250, :400]

@@ -86,6 +86,7 @@ def test_candidates_are_drawn_as_they_would_be_read(tmp_path):
             score=0.5,
             score_rows=0.5,
             score_columns=0.5,
+            row_ends=1.0,
             in_period=None,
         )
         for height, width in ((32, 64), (64, 32))
