@@ -9,6 +9,7 @@ from cli.console import Json, Output, Quiet, Verbose, counted, human_bytes
 from pipeline.errors import FormatError, UsageError
 
 SHOWN_SEQUENCES = 20
+KINDS = {".dat": "dat", ".npy": "array", ".npz": "array", ".safetensors": "checkpoint"}
 THUMBNAILS = 3
 PERIOD = {True: "yes", False: "no", None: "not seen"}
 RUN_LINES = (
@@ -22,7 +23,9 @@ CHECKPOINT_LINES = (
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A .dat file, a store, a run folder or a checkpoint.")],
+    path: Annotated[
+        Path, typer.Argument(help="A .dat, .npy or .npz file, a store, a run folder or a checkpoint.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +42,7 @@ def inspect(
     """Say what a spike file, a store, a run or a checkpoint is, and draw the first two."""
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     kind = _kind_of(path)
-    if out and kind not in ("dat", "store"):
+    if out and kind in ("run", "checkpoint"):
         raise UsageError(
             f"-o {out}: there is no picture of a {kind}", "leave -o out; a run keeps its own pictures"
         )
@@ -49,13 +52,15 @@ def inspect(
         facts = _inspect_checkpoint(path, output)
     elif kind == "store":
         facts = _inspect_store(path, output, out)
+    elif kind == "array":
+        facts = _inspect_array(path, output, out)
     else:
         facts = _inspect_dat(path, output, out)
     output.result(facts)
 
 
 def _kind_of(path: Path) -> str:
-    """`run`, `store`, `dat` or `checkpoint`, by what a folder holds and by what a file is called.
+    """`run`, `store`, `dat`, `array` or `checkpoint`, by what a folder holds and by what a file is called.
 
     Raises:
         UsageError: nothing there, or nothing that can be inspected.
@@ -69,13 +74,10 @@ def _kind_of(path: Path) -> str:
         raise UsageError(f"{path}: neither a store (no zarr.json) nor a run (no run.json)", fix)
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
-    if suffix in (".dat", ".safetensors"):
-        return "dat" if suffix == ".dat" else "checkpoint"
-    fix = ""
-    if suffix in (".npy", ".npz"):
-        fix = "these files know their shape themselves: numpy.load(...).shape"
+    if suffix in KINDS:
+        return KINDS[suffix]
     raise UsageError(
-        f"{path}: {suffix or 'no suffix'} is none of a .dat, a checkpoint, a store and a run", fix
+        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy or .npz, a checkpoint, a store and a run"
     )
 
 
@@ -108,7 +110,7 @@ def _inspect_dat(path: Path, output: Output, picture: Path | None) -> dict[str, 
         picture = Path(f"{path.stem}-candidates.png")
     if picture:
         draw_candidates(path, ranked[:THUMBNAILS], picture)
-        output.say(f"picture: {picture}")
+        output.say(f"picture: {picture} (rows bottom-up, as usual: if it is upside down, declare flip: none)")
     candidates = [
         {
             "height": one.reading.height,
@@ -123,6 +125,28 @@ def _inspect_dat(path: Path, output: Output, picture: Path | None) -> dict[str, 
         for one in ranked
     ]
     return {"kind": "dat", "bytes": size, "candidates": candidates, "picture": picture and str(picture)}
+
+
+def _inspect_array(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:
+    from pipeline.array_axes import detect_axes
+    from pipeline.dat import open_spikes
+    from pipeline.overview import draw_stream
+
+    fmt = detect_axes(path)
+    stream = open_spikes(path, fmt)
+    facts = {
+        "key": fmt.key,
+        "axes": fmt.axes,
+        "frames": len(stream),
+        "height": fmt.height,
+        "width": fmt.width,
+    }
+    size = path.stat().st_size
+    _fact_table(output, f"{path}: {human_bytes(size)}, spikes as an array", facts, tuple(facts))
+    if picture:
+        draw_stream(stream, picture)
+        output.say(f"picture: {picture}")
+    return {"kind": "array", "bytes": size, **facts}
 
 
 def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class GeometryScore:
     """How smooth the mean image is when a file is read in one way.
 
     Attributes:
-        reading: the format; its rate and flip, which the bits do not show, mean nothing.
+        reading: the format; its rate and its flip, the usual one, are not what the bits show.
         frames: how many frames it makes of the file.
         score: the lower one of the next two, from -1 to 1; half of it when the stream shows another frame period, or
             the picture breaks where two rows are read as one; 0 when the image is flat and nothing can be told.
@@ -334,9 +334,7 @@ def _parts_and_multiples(bits: int) -> list[int]:
 
 def _reading(height: int, width: int, columns: tuple[Span, ...] | None = None) -> SpikeFormat:
     padding: Literal["none", "frame"] = "frame" if height * width % 8 else "none"
-    return SpikeFormat(
-        height=height, width=width, rate_hz=_ANY_RATE, valid_columns=columns, padding=padding, flip="none"
-    )
+    return SpikeFormat(height=height, width=width, rate_hz=_ANY_RATE, valid_columns=columns, padding=padding)
 
 
 def _readings(sizes: Iterable[tuple[int, int]]) -> Iterator[SpikeFormat]:

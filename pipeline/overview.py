@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dat import open_spikes
+from pipeline.dat import SpikeStream, open_spikes
 from pipeline.geometry import GeometryScore
 from pipeline.images import write_png
 from pipeline.mapped import read_metadata
@@ -22,13 +22,18 @@ SHOWN_FRAMES = 64
 
 def draw_candidates(path: Path, candidates: Many[GeometryScore], picture: Path) -> None:
     """Draw a `.dat` as it looks when read in each of some ways, side by side in one PNG."""
-    images = [_mean_image(path, one) for one in candidates]
+    images = [_mean_image(open_spikes(path, one.reading)) for one in candidates]
     labels = [f"{one.size} {one.reading.bit_order} {one.score:.3f}" for one in candidates]
     write_png(picture, contact_sheet(images, labels))
 
 
-def _mean_image(path: Path, one: GeometryScore) -> U8:
-    stream = open_spikes(path, one.reading)
+def draw_stream(stream: SpikeStream, picture: Path) -> None:
+    """Draw the mean of the spike frames in the middle of a recording into a PNG."""
+    height, width = stream.shape[1:]
+    write_png(picture, contact_sheet([_mean_image(stream)], [f"{len(stream)} frames of {height}x{width}"]))
+
+
+def _mean_image(stream: SpikeStream) -> U8:
     middle = len(stream) // 2
     window = max(0, middle - SHOWN_FRAMES // 2), min(len(stream), middle + SHOWN_FRAMES // 2)
     return to_grey8(tfp(stream.packed(*window), stream.shape[2]))

@@ -52,12 +52,17 @@ def test_tells_what_a_checkpoint_is(trained: Path, spk) -> None:
 
 @pytest.mark.parametrize("name", ["log.txt", "samples/step_000004.png", "metrics.jsonl"])
 def test_other_files_are_refused(name: str, trained: Path, spk) -> None:
-    spk("inspect", trained / name).assert_fails(2, name, "none of a .dat, a checkpoint, a store and a run")
+    spk("inspect", trained / name).assert_fails(2, name, "none of a .dat, .npy or .npz, a checkpoint")
 
 
-def test_arrays_know_their_shape(tmp_path: Path, spk) -> None:
+def test_an_array_s_axes_are_told(shared_data: Path, tmp_path: Path, spk) -> None:
+    path = shared_data / "real_npz" / "spikingsim_real_spike.npz"
+    facts = spk("inspect", path, "-o", tmp_path / "a.png", "--json").json
+    reading = {"key": "arr_0", "axes": "HWT", "frames": 500, "height": 250, "width": 400}
+    assert facts == {"kind": "array", "bytes": path.stat().st_size} | reading
+    assert image_size(tmp_path / "a.png")[1] > 400
     np.save(tmp_path / "spikes.npy", np.zeros((2, 8, 8), np.uint8))
-    spk("inspect", tmp_path / "spikes.npy").assert_fails(2, "spikes.npy", "numpy.load")
+    spk("inspect", tmp_path / "spikes.npy").assert_fails(1, "spikes.npy", "0 arrays of three axes")
 
 
 def test_a_folder_of_something_else_is_refused(made_raw: Path, tmp_path: Path, spk) -> None:
