@@ -159,11 +159,12 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
     amount = f"{counted(facts['sequences'], 'sequence')}, {counted(facts['frames'], 'frame')}"
     output.table(
         f"{path}: {store.name}, {amount}, stages {', '.join(store.stages)}",
-        ("sequence", "frames", "runs", "sharp", "RGB", "spikes", "exposure"),
+        ("sequence", "frames", "runs", "sharp", "RGB", "spikes", "exposure", "R² median, worst"),
         [
             (
                 f"{s['split']}/{s['name']}",
                 *(str(s[key]) for key in ("frames", "runs", "sharp", "rgb", "spikes", "exposure")),
+                "{:.3f}, {:.3f}".format(*s["r2"]) if s["r2"] else "-",
             )
             for s in sequences[:SHOWN_SEQUENCES]
         ],
@@ -175,6 +176,7 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
         output.say(
             f"{name}: {stats['num_bins']} bins, counts {count}, log1p {log1p} ({stats['split']} split)"
         )
+    facts["r2"] = {f"{s['split']}/{s['name']}": s["r2"] for s in sequences if s["r2"]}
     output.say(f"fingerprint {store.fingerprint[:16]}")
     if picture:
         draw_store(store, picture)

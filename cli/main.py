@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import demo, evaluate, ingest, inspect, simulate, train, voxelize
+from cli import align, demo, evaluate, ingest, inspect, simulate, train, voxelize
 from cli.console import process_rank
 from pipeline.errors import SpkError
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (demo.demo, simulate.simulate, ingest.ingest, voxelize.voxelize):
+for command in (demo.demo, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
     app.command()(command)
 for command in (train.train, evaluate.evaluate, inspect.inspect):
     app.command()(command)
@@ -51,7 +51,8 @@ def spk(
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished with inputs set aside, 75 training stopped and
+    Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished with inputs set aside, 4 a check
+    failed, 75 training stopped and
     resumable, 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from pipeline.exposures import FrameError, Span, raw_count, rule_of
 from pipeline.manifest import Manifest
 from pipeline.recordings import Recording
 from pipeline.reports import Quarantined
+from pipeline.spans import nanoseconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +50,9 @@ class Alignment:
         return dataclasses.replace(self, frames=frames, problems=tuple(problems), **kept)
 
 
-def align_recording(recording: Recording, manifest: Manifest, streams: Sequence[SpikeStream]) -> Alignment:
+def align_recording(
+    recording: Recording, manifest: Manifest, streams: Sequence[SpikeStream], offset: int = 0
+) -> Alignment:
     """Find the exposure of every frame of a recording by its manifest's rule.
 
     A frame whose exposure is missing, malformed, out of order, empty or not wholly inside the recording is set aside
@@ -56,6 +60,7 @@ def align_recording(recording: Recording, manifest: Manifest, streams: Sequence[
 
     Args:
         streams: the opened `recording.spike_paths`, in their order.
+        offset: spike frames added to every exposure, besides the manifest's `offset_frames`.
 
     Raises:
         AlignmentError: the rule cannot be applied to this recording at all; the log cannot be read.
@@ -69,7 +74,7 @@ def align_recording(recording: Recording, manifest: Manifest, streams: Sequence[
     sharp: list[int] = []
     for k, frame in enumerate(recording.frames):
         try:
-            span = rule(k, frame)
+            span = _moved(rule(k, frame), offset + manifest.exposure.offset_frames, recording.format.rate_hz)
             _require_inside(span, sum(lengths))
             if manifest.exposure.rule == "log":
                 _require_after(span, spans)
@@ -79,6 +84,17 @@ def align_recording(recording: Recording, manifest: Manifest, streams: Sequence[
             reason = error.problem if isinstance(error, AlignmentError) else str(error)
             problems.append(Quarantined(_place(recording, k), reason))
     return _alignment(spans, sharp, _positions(recording, list(spans), unseen), problems)
+
+
+def _moved(span: Span, offset: int, rate_hz: Fraction) -> Span:
+    offset_ns = nanoseconds(offset, rate_hz)
+    return replace(
+        span,
+        start=span.start + offset,
+        stop=span.stop + offset,
+        start_ns=span.start_ns + offset_ns,
+        stop_ns=span.stop_ns + offset_ns,
+    )
 
 
 def _require_inside(span: Span, num_frames: int) -> None:

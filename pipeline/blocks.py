@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
@@ -82,6 +82,19 @@ class SpikeFiles:
                 yield stream, a, b
             first += file.num_frames
 
+    def count(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """How often each pixel fired in frames [start, stop), (H, W)."""
+        return sum(
+            (stream.count(a, b) for stream, a, b in self.parts(start, stop)),
+            start=np.zeros((self.format.height, self.format.valid_width), np.int64),
+        )
+
+
+class Countable(Protocol):
+    """Anything that tells how often each pixel fired in frames [start, stop), as (H, W)."""
+
+    def count(self, start: int, stop: int) -> npt.NDArray[np.integer]: ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedSpikes:
@@ -135,7 +148,7 @@ class GreyFromSpikes:
     I / threshold times per spike frame, so the rate over an exposure is its blurry image.
     """
 
-    files: SpikeFiles
+    files: Countable
     spans: tuple[tuple[int, int], ...]
     threshold: float
     scale: int
@@ -146,7 +159,7 @@ class GreyFromSpikes:
         return images, _pixel_sums(images)
 
     def _expose(self, start: int, stop: int) -> U8:
-        counts = sum(stream.count(a, b) for stream, a, b in self.files.parts(start, stop))
+        counts = self.files.count(start, stop)
         grey = np.minimum(np.rint(WHITE * self.threshold * counts / (stop - start)), WHITE).astype(np.uint8)
         grey = grey.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
         return np.broadcast_to(grey, (3, *grey.shape))

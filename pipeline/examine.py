@@ -1,9 +1,10 @@
 """Looking at a recording before anything is written: do its files open, look right, fit together in time and size?"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class Examined:
 
     Attributes:
         checks: what its content showed, as plain values: see `_checks`.
+        offset: spike frames by which its exposures were corrected, as the store records it.
     """
 
     recording: Recording
@@ -43,10 +45,11 @@ class Examined:
     sharp_paths: tuple[Path | None, ...]
     scale: int
     checks: dict[str, Any]
+    offset: int = 0
 
     @property
     def key(self) -> str:
-        return f"{self.recording.split}/{self.recording.sequence}"
+        return self.recording.key
 
     @property
     def spike_shape(self) -> tuple[int, int]:
@@ -60,11 +63,16 @@ class Examined:
 
 
 def examine_recording(
-    recording: Recording, manifest: Manifest, *, quarantine: bool = False
+    recording: Recording,
+    manifest: Manifest,
+    offsets: Mapping[str, int] = MappingProxyType({}),
+    *,
+    quarantine: bool = False,
 ) -> tuple[Examined | None, tuple[Quarantined, ...]]:
     """Open the files of a recording, check them, align them.
 
     Args:
+        offsets: spike frames to add to the exposures of a recording, by its key.
         quarantine: set a recording aside that is no recording of its format, instead of raising.
 
     Returns:
@@ -75,7 +83,7 @@ def examine_recording(
         AlignmentError: the exposure rule cannot be applied.
     """
     try:
-        return _examine(recording, manifest)
+        return _examine(recording, manifest, offsets)
     except SpkError as error:
         if not quarantine:
             raise
@@ -83,12 +91,15 @@ def examine_recording(
         return None, (*recording.problems, Quarantined(place, f"the whole recording: {error.problem}"))
 
 
-def _examine(recording: Recording, manifest: Manifest) -> tuple[Examined | None, tuple[Quarantined, ...]]:
+def _examine(
+    recording: Recording, manifest: Manifest, offsets: Mapping[str, int]
+) -> tuple[Examined | None, tuple[Quarantined, ...]]:
     if not recording.frames or not recording.spike_paths or recording.format is None:
         return None, recording.problems
     smooth = check_geometry(recording.spike_paths[0], recording.format)
     files = SpikeFiles.measure(recording.spike_paths, recording.format)
-    alignment = align_recording(recording, manifest, files.files)
+    offset = offsets.get(recording.key, 0)
+    alignment = align_recording(recording, manifest, files.files, offset)
     alignment = _without_breaks(alignment, files, manifest)
     problems = recording.problems + alignment.problems
     if not alignment.frames:
@@ -103,6 +114,7 @@ def _examine(recording: Recording, manifest: Manifest) -> tuple[Examined | None,
         sharp_paths=tuple(recording.sharp_paths[k] for k in kept),
         scale=scale_of(recording, manifest),
         checks={},
+        offset=offset,
     )
     _check_images(examined)
     flip = _flip_of(examined)
@@ -111,12 +123,12 @@ def _examine(recording: Recording, manifest: Manifest) -> tuple[Examined | None,
 
 
 def _checks(smooth: GeometryScore, flip: FlipEvidence | None) -> dict[str, Any]:
-    """What is kept in the store of the evidence: smoothness, whether the frame period was seen, and the flip's two
-    correlations, or null where there is no picture to compare with."""
+    """What the store keeps of the evidence: how smooth the mean image is, whether the stream shows its frame period,
+    and whether pictures show that the rows are upright."""
     return {
         "smoothness": round(smooth.score, 4),
         "in_period": smooth.in_period,
-        "flip": None if flip is None else [round(flip.as_read, 4), round(flip.upside_down, 4)],
+        "upright": flip is not None and flip.verdict is not None,
     }
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.physics import correlation, grey_light
+
 ALIKE = 0.5
 """A correlation that neither another scene nor the same one upside down reaches by chance."""
 APART = 0.15
@@ -47,13 +49,5 @@ def flip_evidence(image: npt.NDArray[np.uint8], counts: npt.NDArray[np.integer])
         image: (3, H * scale, W * scale) uint8.
         counts: (H, W) spikes of each pixel.
     """
-    height, width = counts.shape
-    scale = image.shape[1] // height
-    grey = image.mean(axis=0).reshape(height, scale, width, scale).mean(axis=(1, 3))
-    return FlipEvidence(as_read=_correlation(grey, counts), upside_down=_correlation(grey[::-1], counts))
-
-
-def _correlation(first: npt.NDArray[np.floating], second: npt.NDArray[np.integer]) -> float:
-    a, b = first.ravel() - first.mean(), second.ravel() - second.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 0 else 0.0
+    grey = grey_light(image, image.shape[1] // counts.shape[0])
+    return FlipEvidence(as_read=correlation(grey, counts), upside_down=correlation(grey[::-1], counts))

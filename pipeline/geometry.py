@@ -27,6 +27,7 @@ from pipeline.frame_period import (
     search_periods,
 )
 from pipeline.inputs import require_file
+from pipeline.physics import correlation
 from pipeline.spike_format import Span, SpikeFormat
 
 COMMON: tuple[tuple[int, int], ...] = (
@@ -132,8 +133,8 @@ def smoothness(mean_image: npt.NDArray[np.floating]) -> tuple[float, float]:
 
     A direction in which nothing varies, or with fewer than two pixels, gives 0.
     """
-    below = _correlation(mean_image[:-1], mean_image[1:])
-    right = _correlation(mean_image[:, :-1], mean_image[:, 1:])
+    below = correlation(mean_image[:-1], mean_image[1:])
+    right = correlation(mean_image[:, :-1], mean_image[:, 1:])
     return below, right
 
 
@@ -361,7 +362,7 @@ def _rectangles(
     for width in range(8, pixels // 8 + 1):
         height, over = divmod(pixels, width)
         if not over and max(height, width) <= LONGEST_SIDE * min(height, width):
-            alike = _correlation(counts[:-width], counts[width:])
+            alike = correlation(counts[:-width], counts[width:])
             yield alike, replace(_reading(height, width), bit_order=order, padding=padding)
 
 
@@ -388,7 +389,7 @@ def _score(
     byte = (np.arange(fmt.height)[:, None] * fmt.width + valid) // 8
     is_seam = byte[:, :-1] != byte[:, 1:]
     if fmt.frame_bits % 8 == 0 and is_seam.any():
-        columns = min(columns, _correlation(image[:, :-1][is_seam], image[:, 1:][is_seam]))
+        columns = min(columns, correlation(image[:, :-1][is_seam], image[:, 1:][is_seam]))
     score, folded = min(rows, columns), _is_folded(image, rows, columns)
     return GeometryScore(
         reading=fmt,
@@ -428,7 +429,7 @@ def _is_folded(image: npt.NDArray[np.float64], rows: float, columns: float) -> b
         if (
             others.size
             and alike[edges].max() < min(others.min(), columns - FOLD)
-            and _correlation(pixels[:-part], pixels[part:]) > rows
+            and correlation(pixels[:-part], pixels[part:]) > rows
         ):
             return True
     return False
@@ -446,17 +447,9 @@ def _of_neighbouring_columns(image: npt.NDArray[np.float64]) -> npt.NDArray[np.f
 def _has_head(counts: npt.NDArray[np.float64], fmt: SpikeFormat) -> bool:
     """Whether the columns that are said to be no pixels do not continue the picture beside them."""
     inner = [(first, stop) for first, stop in fmt.columns if stop < fmt.width]
-    beside = [_correlation(counts[:, stop - 1], counts[:, stop]) for _, stop in inner]
-    usual = [_correlation(counts[:, stop - 2], counts[:, stop - 1]) for _, stop in inner]
+    beside = [correlation(counts[:, stop - 1], counts[:, stop]) for _, stop in inner]
+    usual = [correlation(counts[:, stop - 2], counts[:, stop - 1]) for _, stop in inner]
     return all(b < u - BREAK for b, u in zip(beside, usual, strict=True))
-
-
-def _correlation(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
-    if first.size < 2:
-        return 0.0
-    a, b = first.ravel() - first.mean(), second.ravel() - second.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 0 else 0.0
 
 
 def _beats(best: GeometryScore, declared: GeometryScore) -> bool:

@@ -14,10 +14,12 @@ from pipeline.config import to_plain
 from pipeline.errors import AlignmentError, UsageError
 from pipeline.examine import Examined, common_scale, examine_recording
 from pipeline.manifest import Manifest
+from pipeline.mismatches import likely_cause, questionable
 from pipeline.recordings import find_recordings
 from pipeline.reports import Progress, Quarantined, StageReport, no_progress
 from pipeline.root import (
     INGEST,
+    OFFSETS,
     SPK_FORMAT,
     STATS,
     Attributes,
@@ -27,7 +29,8 @@ from pipeline.root import (
     sequence_keys,
 )
 from pipeline.sequence_jobs import SequenceJobs, sequence_jobs
-from pipeline.store import stage_record
+from pipeline.store import open_store, stage_record
+from pipeline.tables import EXPOSURE
 from pipeline.tasks import run_all
 
 log = logging.getLogger(__name__)
@@ -68,11 +71,15 @@ def ingest(
     seen = read_root(out)
     run = functools.partial(run_all, workers=workers, scheduler=scheduler, progress=progress)
     recordings = find_recordings(manifest, raw, quarantine=quarantine)
-    examine = functools.partial(examine_recording, manifest=manifest, quarantine=quarantine)
+    offsets = (seen or {}).get(OFFSETS, {})
+    examine = functools.partial(examine_recording, manifest=manifest, offsets=offsets, quarantine=quarantine)
     results = run(examine, recordings, what="recordings examined")
     problems = tuple(itertools.chain.from_iterable(found for _, found in results))
     examined = _usable([one for one, _ in results if one is not None], problems, raw, quarantine=quarantine)
     root = _root_attributes(manifest, raw, examined)
+    if offsets:
+        root[OFFSETS] = offsets
+        log.info("%s: corrections of spk align are kept: %s", out, offsets)
     sequences = [sequence_jobs(raw, out, one, manifest) for one in examined]
     jobs = [job for sequence in sequences for job in sequence.jobs]
     todo = [job for job in jobs if overwrite or not job.is_finished()]
@@ -97,6 +104,7 @@ def ingest(
             builder.forget_receipts()
         run_pieces = functools.partial(run, build_piece, what="shards written")
         built = _write(builder, root, seen, sequences, todo, gone, run_pieces)
+    _tell_mismatches(out, sorted({job.array.parent.relative_to(out).as_posix() for job in todo}))
     if seen and len(seen["stages"]) > 1:
         log.warning("%s: voxel grids have to be brought up to date: spk voxelize %s", out, out)
     written = sum(one.written for one in built)
@@ -127,7 +135,9 @@ def _write(
     builder.begin(_with_all_sequences(root, seen), stages={})
     for key in gone:
         shutil.rmtree(out / key, ignore_errors=True)
-    built = builder.build(todo, run)
+    built = builder.build([job for job in todo if job.array.name != EXPOSURE], run)
+    compare = functools.partial(run, what="exposures compared")
+    built += builder.build([job for job in todo if job.array.name == EXPOSURE], compare)
     for split in root["splits"]:
         builder.write_group(out / split, {})
     for sequence in sequences:
@@ -138,6 +148,16 @@ def _write(
     record = stage_record(out, {sequence.key: sequence.nodes for sequence in sequences})
     builder.commit(root, {INGEST: record})
     return built
+
+
+def _tell_mismatches(out: Path, keys: Sequence[str]) -> None:
+    """Warn of sequences whose frames do not fit their spikes, with what seems to be the cause."""
+    store = open_store(out, check=False)
+    for key in keys:
+        sequence = store.sequence(*key.split("/"))
+        if (r2 := questionable(sequence.light)) is not None:
+            cause = likely_cause(sequence, store.scale)
+            log.warning("%s: blurry frames do not fit the spikes (median R² %.2f): %s", key, r2, cause)
 
 
 def _root_attributes(manifest: Manifest, raw: Path, examined: Sequence[Examined]) -> Attributes:

@@ -78,6 +78,7 @@ class Exposure:
         dialect: of the log; None recognises it by its header.
         log_rate_hz: spike frames per second of the log's clock where that is not `rate_hz`: logs of the X4K tradition
             divide frame indices by 1000, whatever the camera did.
+        offset_frames: spike frames added to every exposure and sharp instant, for a log that is always off by as many.
         raw_frames: check of file lengths (`whole_file`), and what the sharp rule `raw_frames` needs.
     """
 
@@ -87,6 +88,7 @@ class Exposure:
     numbering: Numbering = field(default_factory=Numbering)
     dialect: Literal["seconds", "csv"] | None = None
     log_rate_hz: Fraction | None = None
+    offset_frames: int = 0
     raw_frames: RawFrames | None = None
 
     def __post_init__(self) -> None:

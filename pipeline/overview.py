@@ -65,6 +65,7 @@ def _statistics(store: Store, name: str) -> dict[str, Any]:
 def _sequence_facts(sequence: Sequence) -> dict[str, Any]:
     lengths = np.diff(sequence.exposure).ravel()
     images = sequence.sharp if sequence.blurry is None else sequence.blurry
+    r2 = [fit.r2 for fit in sequence.light]
     same = lengths.min() == lengths.max()
     return {
         "split": sequence.split,
@@ -74,6 +75,7 @@ def _sequence_facts(sequence: Sequence) -> dict[str, Any]:
         "sharp": int(sequence.has_sharp.sum()),
         "rgb": "x".join(map(str, images.shape[2:])) if images is not None else "none",
         "spikes": f"{sequence.spikes.shape[0]} of {'x'.join(map(str, sequence.spike_shape))}",
+        "r2": [round(float(value), 3) for value in (np.median(r2), min(r2))] if r2 else None,
         "exposure": f"{lengths[0]}" if same else f"{lengths.min()} to {lengths.max()}",
     }
 

@@ -60,6 +60,11 @@ class Recording:
     finds_flip: bool = False
     problems: tuple[Quarantined, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """Its place in the store, "split/sequence"."""
+        return f"{self.split}/{self.sequence}"
+
 
 def find_recordings(manifest: Manifest, root: Path, *, quarantine: bool = False) -> tuple[Recording, ...]:
     """Every recording of the data set under `root`, by split and then by name.

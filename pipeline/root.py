@@ -18,8 +18,13 @@ SPK_FORMAT = 1
 INGEST = "ingest"
 VOXELIZE = "voxelize/"
 STATS = "stats"
+OFFSETS = "offsets"
+"""Spike frames by which `spk align --apply` corrected the exposures of sequences, by "split/sequence"."""
 WORK = ".spk"
 """Directory inside a store, there only while a stage runs or after it was interrupted: lock and receipts."""
+
+WRITTEN_LAST = ("stages", "fingerprint", "checksum")
+"""Attributes that `write_root` adds."""
 
 Attributes = dict[str, Any]
 START_AGAIN = "restore the file from a copy, or remove the store and ingest again"

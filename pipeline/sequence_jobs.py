@@ -3,12 +3,11 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from pipeline.blocks import GreyFromSpikes, Images, PackedSpikes, Table
+from pipeline.blocks import GreyFromSpikes, Images, PackedSpikes
 from pipeline.building import ArrayJob, BlockSource
 from pipeline.config import to_plain
 from pipeline.copies import refuse_copied_pixels
@@ -17,8 +16,9 @@ from pipeline.examine import Examined
 from pipeline.fingerprints import fingerprint_of
 from pipeline.manifest import Manifest
 from pipeline.mapped import read_metadata
-from pipeline.shards import ArrayLayout, frames_layout, spikes_layout, table_layout
+from pipeline.shards import ArrayLayout, frames_layout, spikes_layout
 from pipeline.store import TABLES
+from pipeline.tables import Lit, table_jobs
 
 IMAGE_AXES = ("frame", "channel", "row", "column")
 
@@ -63,6 +63,7 @@ class SequenceJobs:
             "format": to_plain(one.files.format),
             "checks": one.checks,
             "sources": self.sources,
+            "alignment_offset": one.offset,
             "residual_ns": one.alignment.residual_ns.tolist(),
             "set_aside": [dataclasses.asdict(problem) for problem in one.alignment.problems],
         }
@@ -100,17 +101,27 @@ def sequence_jobs(raw: Path, out: Path, one: Examined, manifest: Manifest) -> Se
         source=PackedSpikes(files=one.files),
         inputs=inputs,
     )
-    images = functools.partial(_image_job, frames_layout((frames, 3, *one.rgb_shape), IMAGE_AXES))
+    images = functools.partial(image_job, frames_layout((frames, 3, *one.rgb_shape), IMAGE_AXES))
     files = functools.partial(Images, height=one.rgb_shape[0], width=one.rgb_shape[1])
     jobs = [spikes]
     if manifest.blurry_from_spikes is not None:
-        jobs.append(images(sequence / "blurry", *_grey(one, manifest.blurry_from_spikes, inputs)))
+        jobs.append(images(sequence / "blurry", *_grey(one, manifest.blurry_from_spikes, spikes.key)))
     elif any(one.blurry_paths):
         jobs.append(images(sequence / "blurry", files(paths=one.blurry_paths), inputs))
     if any(one.sharp_paths):
         jobs.append(images(sequence / "sharp", files(paths=one.sharp_paths), inputs))
-    jobs += [_table_job(sequence / name, getattr(one.alignment, name)) for name in TABLES]
+    tables = {name: getattr(one.alignment, name) for name in TABLES}
+    jobs += table_jobs(sequence, tables, _lit(one, sequence, jobs))
     return SequenceJobs(examined=one, sources=sources, jobs=tuple(jobs))
+
+
+def _lit(one: Examined, sequence: Path, jobs: Sequence[ArrayJob]) -> Lit | None:
+    """What fitting the RGB frames to their spikes needs; frames made from the spikes are not fitted to them."""
+    keys = {job.array.name: job.key for job in jobs}
+    if not any(one.blurry_paths):
+        return None
+    inputs = keys["spikes"], keys["blurry"]
+    return Lit(sequence=sequence, width=one.spike_shape[1], scale=one.scale, inputs=inputs)
 
 
 def _sources(raw: Path, one: Examined) -> tuple[tuple[str, int, int], ...]:
@@ -119,17 +130,22 @@ def _sources(raw: Path, one: Examined) -> tuple[tuple[str, int, int], ...]:
     return tuple((path.relative_to(raw).as_posix(), s.st_size, s.st_mtime_ns) for path, s in states)
 
 
-def _grey(one: Examined, threshold: float, inputs: str) -> tuple[BlockSource, str, dict[str, Any]]:
-    """Blurry frames made from the spikes: their source, its fingerprint, and what to say of them."""
+def _grey(one: Examined, threshold: float, spikes: str) -> tuple[BlockSource, str, dict[str, Any]]:
     spans = tuple((int(a), int(b)) for a, b in one.alignment.exposure)
     source = GreyFromSpikes(files=one.files, spans=spans, threshold=threshold, scale=one.scale)
+    return source, *grey_facts(spikes, spans, threshold)
+
+
+def grey_facts(spikes: str, spans: Sequence[tuple[int, int]], threshold: float) -> tuple[str, dict[str, Any]]:
+    """Of blurry frames made from the spikes of a job with the key `spikes`: fingerprint, and what to say of them."""
     about = {"made_from": f"mean spike rate of the exposure x threshold {threshold}"}
-    return source, fingerprint_of([inputs, spans, about]), about
+    return fingerprint_of([spikes, spans, about]), about
 
 
-def _image_job(
+def image_job(
     layout: ArrayLayout, array: Path, source: BlockSource, inputs: str, about: dict[str, Any] | None = None
 ) -> ArrayJob:
+    """Plan an array of images, whose pixels are summed up frame by frame."""
     return ArrayJob(
         array=array,
         layout=layout,
@@ -142,13 +158,3 @@ def _image_job(
 
 def _join_sums(summaries: list[dict[str, Any]]) -> dict[str, Any]:
     return {"pixels_crc32c": [value for summary in summaries for value in summary["pixels_crc32c"]]}
-
-
-def _table_job(array: Path, values: npt.NDArray[Any]) -> ArrayJob:
-    rows = values.tolist()
-    return ArrayJob(
-        array=array,
-        layout=table_layout(values.shape, ("frame", "edge")[: values.ndim]),
-        source=Table(values=tuple(map(tuple, rows)) if values.ndim > 1 else tuple(rows)),
-        inputs=fingerprint_of(rows),
-    )

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.mapped import REPAIR, MappedArray, read_metadata
+from pipeline.physics import LightFit
 from pipeline.root import INGEST, STATS, VOXELIZE, read_root
 from pipeline.stats import Normalization, Transform, normalization_from
 
@@ -86,6 +87,11 @@ class Sequence:
     def has_sharp(self) -> npt.NDArray[np.bool_]:
         """Which frames have a sharp one to compare with: (N,). The others are test-only."""
         return self.sharp_index >= 0
+
+    @functools.cached_property
+    def light(self) -> tuple[LightFit, ...]:
+        """How each blurry frame fits the spikes of its exposure: N fits; none if no RGB camera took the frames."""
+        return tuple(LightFit(**fit) for fit in self._array("exposure").attributes.get("light", ()))
 
     @functools.cached_property
     def spikes(self) -> MappedArray:

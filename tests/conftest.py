@@ -121,3 +121,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("campaigns")
     for line in lines:
         terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def moving_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three simulated recordings of moving scenes, five exposures of 32 spike frames each; not to be changed."""
+    from pipeline.config import from_overrides
+    from pipeline.simulate import simulate_scenes
+    from pipeline.simulation.scenes import SceneConfig
+
+    raw = tmp_path_factory.mktemp("moving") / "raw"
+    rig = ["rig.num_frames=5", "rig.exposure_frames=32", "rig.gap_frames=16"]
+    settings = ["train=2", "val=0", "test=1", "height=64", "width=64", *rig]
+    simulate_scenes(raw, from_overrides(SceneConfig, settings), seed=5)
+    return raw
+
+
+@pytest.fixture(scope="session")
+def shift_log() -> Callable[..., None]:
+    """Move the exposures of a simulated sequence's log by `offset` spike frames, and by `drift` more every frame."""
+
+    def shift(sequence: Path, offset: int, drift: int = 0, frame_ns: int = 250_000) -> None:
+        log = sequence / "exposures.csv"
+        header, *rows = log.read_text().splitlines()
+        moved = [header]
+        for k, row in enumerate(rows):
+            frame, *stamps = row.split(",")
+            moved.append(",".join([frame, *(str(int(t) + (offset + k * drift) * frame_ns) for t in stamps)]))
+        log.write_text("\n".join(moved) + "\n")
+
+    return shift

@@ -41,12 +41,12 @@ def test_help_comes_quickly_and_loads_nothing_heavy() -> None:
         if seconds[-1] < HELP_CPU_SECONDS:
             break
     assert min(seconds) < HELP_CPU_SECONDS
-    for command in ("demo", "simulate", "ingest", "voxelize", "train", "evaluate", "inspect"):
+    for command in ("demo", "simulate", "ingest", "align", "voxelize", "train", "evaluate", "inspect"):
         assert command in ran.stdout
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "simulate", "ingest", "voxelize", "train", "evaluate", "inspect"]
+    "command", ["demo", "simulate", "ingest", "align", "voxelize", "train", "evaluate", "inspect"]
 )
 def test_every_command_has_help_and_the_common_options(command: str, spk) -> None:
     ran = spk(command, "--help")

@@ -175,6 +175,24 @@ def test_logs_give_the_frames_whose_middles_they_hold(tmp_path):
     assert alignment.sharp_index.tolist() == [2, 7]
 
 
+@pytest.mark.parametrize("offset", [(3, 0), (0, 3), (5, -2)])
+def test_offsets_of_the_manifest_and_of_the_store_move_everything(tmp_path, offset):
+    log = "frame,start_us,stop_us\na,0,4000\nb,4400,9600\n"
+    rule = {"rule": "log", "offset_frames": offset[0]}
+    alignment = align_recording(*make(tmp_path, [20], "ab", rule, log=log), offset[1])
+    assert alignment.exposure.tolist() == [[3, 7], [7, 13]]
+    assert alignment.exposure_ns.tolist() == [[3_000_000, 7_000_000], [7_400_000, 12_600_000]]
+    assert alignment.residual_ns.tolist() == [0, 400_000]
+    assert alignment.sharp_index.tolist() == [5, 10]
+
+
+def test_an_offset_that_leads_out_of_the_recording_sets_the_frame_aside(tmp_path):
+    rule = {"rule": "every", "window": 10, "offset_frames": -3}
+    alignment = align_recording(*make(tmp_path, [40], ["0", "1", "2"], rule))
+    assert alignment.frames == ("1", "2") and alignment.exposure.tolist() == [[7, 17], [17, 27]]
+    assert reasons(alignment) == ["exposure of spike frames [-3, 7) begins before the recording of 40"]
+
+
 def test_logs_of_the_x4k_tradition_count_frames_by_the_thousand(tmp_path):
     log = "frame_idx,t0,t1,event_count,seq\n31,0.015000,0.047000,1,train/s\n31,0.000000,0.001000,1,val/s\n"
     exposure = {"rule": "log", "log_rate_hz": 4000, "numbering": {"per_number": 4}}

@@ -120,7 +120,7 @@ def test_spikes_that_are_upside_down_are_refused_with_the_word_that_mends_it(tmp
     assert "spikes.flip=none" in caught.value.fix
     declared = {"height": 40, "width": 64, "rate_hz": 1000, "flip": "none"}
     found, _ = examine_recording(*filmed(tmp_path, manifest_of, spikes=declared))
-    assert found.checks["flip"][0] > 0.9 > 0.5 > found.checks["flip"][1]
+    assert found.checks["upright"] is True
 
 
 @pytest.mark.parametrize("flip", ["vertical", "none"])
@@ -138,7 +138,7 @@ def test_a_flip_that_nothing_shows_is_the_usual_one_and_said_to_be(tmp_path, man
         write_png(path, np.full((3, 40, 64), 9, np.uint8))
     auto = {"geometry": "auto", "rate_hz": 1000}
     found, _ = examine_recording(*filmed(tmp_path, manifest_of, spikes=auto))
-    assert found.files.format.flip == "vertical"
+    assert found.files.format.flip == "vertical" and found.checks["upright"] is False
     assert "flip 'vertical' is only the usual one: the pictures do not tell" in caplog.text
 
 

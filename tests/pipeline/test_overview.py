@@ -42,8 +42,11 @@ def test_facts_of_a_store(store):
         "sharp": 3,
         "rgb": "36x40",
         "spikes": "70 of 18x20",
+        "r2": rows["train/a"]["r2"],
         "exposure": "4 to 41",
     }
+    r2 = [fit.r2 for fit in store.sequence("train", "a").light]
+    assert rows["train/a"]["r2"] == [round(sorted(r2)[1], 3), round(min(r2), 3)]
     assert rows["train/b"]["sharp"] == 2
 
 
