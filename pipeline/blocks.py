@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.building import Region
 from pipeline.dat import SpikeStream, open_spikes
 from pipeline.errors import FormatError
-from pipeline.images import read_rgb
+from pipeline.frames import FramePlace, read_frames
 from pipeline.spike_format import SpikeFormat
 
 U8 = npt.NDArray[np.uint8]
@@ -115,9 +115,9 @@ class PackedSpikes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Images:
-    """(N, 3, H, W) images, one file each; a frame without a file stays zeros, marked by a `sharp_index` of -1."""
+    """(N, 3, H, W) images; a frame that is nowhere stays zeros, marked by a `sharp_index` of -1."""
 
-    paths: tuple[Path | None, ...]
+    paths: tuple[FramePlace | None, ...]
     height: int
     width: int
 
@@ -125,19 +125,15 @@ class Images:
         """The images of `region`, and a checksum of each one's pixels."""
         paths = self.paths[region[0]]
         images = np.zeros((len(paths), 3, self.height, self.width), np.uint8)
-        for image, path in zip(images, paths, strict=True):
-            if path is not None:
-                image[:] = self._read(path)
+        there = [(k, path) for k, path in enumerate(paths) if path is not None]
+        for (k, path), pixels in zip(there, read_frames([path for _, path in there]), strict=True):
+            if pixels.shape[1:] != (self.height, self.width):
+                found = f"{pixels.shape[1]}x{pixels.shape[2]}"
+                raise FormatError(
+                    f"{path}: {found} pixels, but the sequence's first is {self.height}x{self.width}"
+                )
+            images[k] = pixels
         return images, _pixel_sums(images)
-
-    def _read(self, path: Path) -> U8:
-        pixels = read_rgb(path)
-        if pixels.shape[1:] != (self.height, self.width):
-            found = f"{pixels.shape[1]}x{pixels.shape[2]}"
-            raise FormatError(
-                f"{path}: {found} pixels, but the sequence's first is {self.height}x{self.width}"
-            )
-        return pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

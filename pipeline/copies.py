@@ -2,27 +2,27 @@
 
 import filecmp
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline.errors import FormatError
+from pipeline.frames import FramePlace, file_of
 
-Paths = Sequence[Path | None]
+Places = Sequence[FramePlace | None]
 
 
-def refuse_copied_files(blurry: Paths, sharp: Paths) -> None:
-    """Compare the files of each frame, byte by byte where they are of one size.
+def refuse_copied_files(blurry: Places, sharp: Places) -> None:
+    """Compare the files of each frame, byte by byte where they are of one size; a video only once.
 
     Raises:
         FormatError: a sharp file has the very bytes of the blurry one.
     """
-    for one, other in zip(blurry, sharp, strict=True):
-        if one is None or other is None or one.stat().st_size != other.stat().st_size:
-            continue
-        if filecmp.cmp(one, other, shallow=False):
-            raise _copy(other)
+    pairs = [(one, other) for one, other in zip(blurry, sharp, strict=True) if one and other]
+    files = {(file_of(one), file_of(other)): other for one, other in reversed(pairs)}
+    for (one, other), frame in reversed(files.items()):
+        if one.stat().st_size == other.stat().st_size and filecmp.cmp(one, other, shallow=False):
+            raise _copy(frame)
 
 
-def refuse_copied_pixels(blurry_sums: Sequence[int], sharp_sums: Sequence[int], sharp: Paths) -> None:
+def refuse_copied_pixels(blurry_sums: Sequence[int], sharp_sums: Sequence[int], sharp: Places) -> None:
     """Compare checksums of the pixels of each frame, which tell a copy that was encoded anew.
 
     Raises:
@@ -33,7 +33,7 @@ def refuse_copied_pixels(blurry_sums: Sequence[int], sharp_sums: Sequence[int], 
             raise _copy(path)
 
 
-def _copy(sharp: Path) -> FormatError:
+def _copy(sharp: FramePlace) -> FormatError:
     return FormatError(
         f"{sharp}: the sharp frame has the very pixels of the blurry one",
         "remove the copy, and declare `missing_sharp: test_only` in the manifest if there is no sharp frame",

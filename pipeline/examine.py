@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,8 +15,8 @@ from pipeline.copies import refuse_copied_files
 from pipeline.dat import open_spikes
 from pipeline.errors import FormatError, SpkError
 from pipeline.flip import FlipEvidence, flip_evidence
+from pipeline.frames import FramePlace, frame_size, read_frame
 from pipeline.geometry import GeometryScore, check_geometry
-from pipeline.images import image_size, read_rgb
 from pipeline.manifest import Manifest
 from pipeline.recordings import Recording, scale_of
 from pipeline.reports import Quarantined
@@ -41,8 +40,8 @@ class Examined:
     recording: Recording
     alignment: Alignment
     files: SpikeFiles
-    blurry_paths: tuple[Path | None, ...]
-    sharp_paths: tuple[Path | None, ...]
+    blurry_paths: tuple[FramePlace | None, ...]
+    sharp_paths: tuple[FramePlace | None, ...]
     scale: int
     checks: dict[str, Any]
     offset: int = 0
@@ -173,7 +172,7 @@ def _compare(examined: Examined, k: int) -> FlipEvidence | None:
     if path is None:
         return None
     counts = [stream.count(a, b) for stream, a, b in examined.files.parts(start, stop)]
-    return flip_evidence(read_rgb(path), np.sum(counts, axis=0))
+    return flip_evidence(read_frame(path), np.sum(counts, axis=0))
 
 
 def _decided_flip(examined: Examined, evidence: FlipEvidence | None) -> SpikeFormat:
@@ -202,7 +201,7 @@ def _decided_flip(examined: Examined, evidence: FlipEvidence | None) -> SpikeFor
 def _check_images(examined: Examined) -> None:
     expected = examined.rgb_shape
     for path in (*examined.blurry_paths, *examined.sharp_paths):
-        if path is not None and (found := image_size(path)) != expected:
+        if path is not None and (found := frame_size(path)) != expected:
             raise FormatError(
                 f"{path}: {found[0]}x{found[1]} pixels, expected {expected[0]}x{expected[1]}: the spikes'"
                 f" {examined.spike_shape[0]}x{examined.spike_shape[1]} times {examined.scale}"

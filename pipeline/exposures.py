@@ -75,7 +75,7 @@ def rule_of(recording: Recording, manifest: Manifest, lengths: Sequence[int]) ->
     """
     exposure = manifest.exposure
     if exposure.rule == "whole_file":
-        return RecordingRule(_whole_file(recording, exposure.raw_frames, lengths))
+        return RecordingRule(_whole_file(recording, exposure, lengths))
     if exposure.rule == "log":
         return _logged(recording, manifest)
     return RecordingRule(_windowed(recording, exposure))
@@ -94,7 +94,7 @@ def _windowed(recording: Recording, exposure: Exposure) -> Rule:
     return rule
 
 
-def _whole_file(recording: Recording, raw: RawFrames | None, lengths: Sequence[int]) -> Rule:
+def _whole_file(recording: Recording, exposure: Exposure, lengths: Sequence[int]) -> Rule:
     if len(lengths) != len(recording.frames):
         raise AlignmentError(
             f"{recording.split}/{recording.source_name}: {len(lengths)} spike files for {len(recording.frames)} frames,"
@@ -102,11 +102,11 @@ def _whole_file(recording: Recording, raw: RawFrames | None, lengths: Sequence[i
             "use the exposure rule centred, log or every",
         )
     starts = list(itertools.accumulate(lengths, initial=0))
+    margin = exposure.margin
 
     def rule(k: int, _: str) -> Span:
-        if raw is not None:
-            _require_length(lengths[k], raw, raw_count(recording, raw), last=k == len(lengths) - 1)
-        return _frames_span(starts[k], starts[k + 1], recording.format.rate_hz)
+        _require_length(lengths[k], recording, exposure, last=k == len(lengths) - 1)
+        return _frames_span(starts[k] + margin, starts[k + 1] - margin, recording.format.rate_hz)
 
     return rule
 
@@ -185,13 +185,21 @@ def _frames_span(start: int, stop: int, rate_hz: Fraction, residual_ns: int = 0)
     )
 
 
-def _require_length(found: int, raw: RawFrames, count: int, *, last: bool) -> None:
-    wanted = {count * raw.spike_frames} | ({count * raw.spike_frames - raw.last_short} if last else set())
-    if found not in wanted:
-        expected = " or ".join(map(str, sorted(wanted)))
-        raise FrameError(
-            f"{found} spike frames, expected {expected} ({count} raw frames of {raw.spike_frames})"
-        )
+def _require_length(found: int, recording: Recording, exposure: Exposure, *, last: bool) -> None:
+    """Refuse a file of another length than the manifest knows: its exposure would not be where it says."""
+    raw, sides = exposure.raw_frames, 2 * exposure.margin
+    if raw is not None:
+        count = raw_count(recording, raw)
+        whole, why = count * raw.spike_frames, f"{count} raw frames of {raw.spike_frames}"
+        exposures = {whole, whole - raw.last_short} if last else {whole}
+    elif exposure.window is not None:
+        exposures, why = {exposure.window}, f"an exposure of {exposure.window}"
+    else:
+        return
+    if found - sides not in exposures:
+        expected = " or ".join(str(length + sides) for length in sorted(exposures))
+        margins = f" and a margin of {exposure.margin} on both sides" if sides else ""
+        raise FrameError(f"{found} spike frames, expected {expected} ({why}{margins})")
 
 
 def raw_count(recording: Recording, raw: RawFrames) -> int:

@@ -65,15 +65,19 @@ def safe_join(root: Path, relative: str) -> Path:
     """`root / relative`, refused when it leads out of `root`, through `..` or a symbolic link.
 
     Raises:
-        UsageError: the path is absolute, or resolves to a place outside `root`.
+        UsageError: the path is absolute, or resolves to a place outside `root`, or to none.
     """
     path = root / relative
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise UsageError(
             f"{relative}: paths must stay inside {root}", "use a path relative to the root, without '..'"
         )
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"{path}: leads out of {root}, to {path.resolve()}", "copy the files into the root")
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # symbolic links in a circle
+        raise UsageError(f"{path}: cannot be followed: {error}", "remove the link") from error
+    if not target.is_relative_to(root.resolve()):
+        raise UsageError(f"{path}: leads out of {root}, to {target}", "copy the files into the root")
     return path
 
 

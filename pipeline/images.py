@@ -13,6 +13,7 @@ from pipeline.files import atomic_file
 from pipeline.inputs import require_file
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 1 << 26
 """An image that declares more (8192 x 8192) is a mistake or an attack: it is refused before it is decoded."""
 _ORIENTATION = 0x0112

@@ -1,13 +1,16 @@
 """Where the files of a data set are: path patterns, expanded to paths and matched against them.
 
 A pattern is relative to the root of the data set. It may use `{split}`, `{sequence}` (which may span directories),
-`{frame}` and, in the file's name, `*` for any characters.
+`{frame}` and, in the file's name, `*` for any characters. For images `.*` at the end is any ending of an image, in
+upper or lower case.
 """
 
 import re
 import string
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
+
+from pipeline.video import VIDEO_ENDINGS
 
 PLACEHOLDERS = ("split", "sequence", "frame")
 _GROUPS = {"split": "[^/]+", "sequence": ".+", "frame": "[^/]+"}
@@ -19,8 +22,9 @@ class Layout:
 
     Attributes:
         spikes: the spike stream of a sequence; or of one frame, when it names `{frame}`.
-        blurry: one image per frame, which names the frames; None when the data set has none.
-        sharp: one image per frame; those of other frames are not used. Without `blurry` it names the frames.
+        blurry: one image per frame, which names the frames; or, without `{frame}`, one video per sequence, whose
+            frames are named 000000, 000001, ...; None when the data set has none.
+        sharp: the same; images of other frames are not used. Without `blurry` it names the frames.
         log: alignment log, of one sequence or of all of them.
         format: YAML file of a `SpikeFormat`, for one sequence or all; where it exists it goes before `spikes`.
     """
@@ -37,15 +41,21 @@ class Layout:
                 _check_pattern(item.name, pattern)
         for name in ("blurry", "sharp"):
             pattern = getattr(self, name)
-            if pattern is not None and "{frame}" not in pattern:
+            if pattern is not None and ("{frame}" in pattern) == is_video(pattern):
                 raise ValueError(
-                    f"{name} {pattern!r} does not name {{frame}}, so that all frames are one file"
+                    f"{name} {pattern!r} must name {{frame}}, or be one video with all frames of a sequence"
+                    f" ({' '.join(VIDEO_ENDINGS)})"
                 )
             if pattern is not None and ("{sequence}" in pattern) != ("{sequence}" in self.spikes):
                 raise ValueError(f"{{sequence}} must be in both or neither of spikes and {name}")
         for name in ("log", "format"):
             if "{frame}" in (getattr(self, name) or ""):
                 raise ValueError(f"{name} must not name {{frame}}: there is one per sequence or one for all")
+
+
+def is_video(pattern: str) -> bool:
+    """Does a pattern name a video file, by its ending?"""
+    return pattern.lower().endswith(VIDEO_ENDINGS)
 
 
 def expand(pattern: str, **values: str) -> str:
@@ -70,7 +80,7 @@ def matcher(pattern: str) -> re.Pattern[str]:
         elif placeholder is not None:
             text += f"(?P<{placeholder}>{_GROUPS[placeholder]})"
             seen.add(placeholder)
-    return re.compile(text)
+    return re.compile(text, re.DOTALL)  # a name with a line break is found as well, and then refused
 
 
 def _check_pattern(name: str, pattern: str) -> None:

@@ -70,9 +70,11 @@ class Exposure:
     """Which spike frames belong to which RGB frame.
 
     Attributes:
-        rule: `whole_file`: the file of the frame, all of it. `centred`: `window` spike frames around the frame's
-            number. `log`: the alignment log. `every`: `window` spike frames from the frame's number times `stride`.
-        window: spike frames of one exposure (`centred`, `every`).
+        rule: `whole_file`: the file of the frame, all of it but its `margin`. `centred`: `window` spike frames around
+            the frame's number. `log`: the alignment log. `every`: `window` spike frames from the frame's number times
+            `stride`.
+        window: spike frames of one exposure (`centred`, `every`; with `whole_file` what each file must come to).
+        margin: spike frames that each file holds before, and again after, its exposure (`whole_file`).
         stride: spike frames from one exposure to the next (`every`); None is `window`.
         numbering: how a frame's name gives its number (`centred`; `every`; `log` in the dialect "seconds").
         dialect: of the log; None recognises it by its header.
@@ -84,6 +86,7 @@ class Exposure:
 
     rule: Literal["whole_file", "centred", "log", "every"]
     window: int | None = None
+    margin: int = 0
     stride: int | None = None
     numbering: Numbering = field(default_factory=Numbering)
     dialect: Literal["seconds", "csv"] | None = None
@@ -92,8 +95,17 @@ class Exposure:
     raw_frames: RawFrames | None = None
 
     def __post_init__(self) -> None:
-        if (self.window is not None) != (self.rule in ("centred", "every")):
-            raise ValueError("window goes with the rules centred and every, which need it, and no other")
+        if self.rule != "whole_file" and (self.window is not None) != (self.rule in ("centred", "every")):
+            raise ValueError("window goes with the rules centred and every, which need it, and whole_file")
+        if self.window is not None and self.raw_frames is not None:
+            raise ValueError("window and raw_frames both say how long an exposure is: declare one of them")
+        if self.margin < 0 or (
+            self.margin and (self.rule != "whole_file" or not (self.window or self.raw_frames))
+        ):
+            raise ValueError(
+                f"margin {self.margin}, 0 or more, goes with the rule whole_file and a length to check files by:"
+                " window or raw_frames"
+            )
         if any(value is not None and value < 1 for value in (self.window, self.stride)):
             raise ValueError(f"window {self.window} and stride {self.stride} must be at least 1")
         if self.log_rate_hz is not None and self.log_rate_hz <= 0:
@@ -148,6 +160,8 @@ class Manifest:
         missing_sharp: `error`, or `test_only`: such a frame is kept without a sharp one.
         continuity: `refuse` recordings whose content shows that a spike frame was lost or recorded twice, or `report`
             it and use them as they are.
+        missing_spikes: `error`, or `leave_out`: an image without a spike file of its own is left out, counted and
+            named.
         blurry_from_spikes: for data sets without RGB: the firing threshold by which an exposure's mean spike rate is
             multiplied to give a grey blurry frame.
     """
@@ -162,6 +176,7 @@ class Manifest:
     sharp: SharpInstant = field(default_factory=SharpInstant)
     missing_sharp: Literal["error", "test_only"] = "error"
     continuity: Literal["refuse", "report"] = "refuse"
+    missing_spikes: Literal["error", "leave_out"] = "error"
     blurry_from_spikes: float | None = None
     description: str = ""
     source: str = ""
@@ -197,6 +212,8 @@ class Manifest:
         rule, layout = self.exposure.rule, self.layout
         if "{frame}" in layout.spikes and rule != "whole_file":
             raise ValueError(f"spike files by {{frame}} go with the rule whole_file, not {rule}")
+        if self.missing_spikes == "leave_out" and "{frame}" not in layout.spikes:
+            raise ValueError("missing_spikes: leave_out goes with spike files by {frame} in layout.spikes")
         if (layout.log is not None) != (rule == "log"):
             raise ValueError("layout.log goes with the exposure rule log, which needs it, and no other")
         if self.sharp.rule == "raw_frames" and self.exposure.raw_frames is None:

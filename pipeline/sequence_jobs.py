@@ -14,11 +14,13 @@ from pipeline.copies import refuse_copied_pixels
 from pipeline.errors import StoreError
 from pipeline.examine import Examined
 from pipeline.fingerprints import fingerprint_of
+from pipeline.frames import FramePlace, file_of
 from pipeline.manifest import Manifest
 from pipeline.mapped import read_metadata
 from pipeline.shards import ArrayLayout, frames_layout, spikes_layout
 from pipeline.store import TABLES
 from pipeline.tables import Lit, table_jobs
+from pipeline.video import VideoFrame
 
 IMAGE_AXES = ("frame", "channel", "row", "column")
 
@@ -65,6 +67,7 @@ class SequenceJobs:
             "sources": self.sources,
             "alignment_offset": one.offset,
             "residual_ns": one.alignment.residual_ns.tolist(),
+            "left_out": list(one.recording.left_out),
             "set_aside": [dataclasses.asdict(problem) for problem in one.alignment.problems],
         }
 
@@ -102,14 +105,13 @@ def sequence_jobs(raw: Path, out: Path, one: Examined, manifest: Manifest) -> Se
         inputs=inputs,
     )
     images = functools.partial(image_job, frames_layout((frames, 3, *one.rgb_shape), IMAGE_AXES))
-    files = functools.partial(Images, height=one.rgb_shape[0], width=one.rgb_shape[1])
     jobs = [spikes]
     if manifest.blurry_from_spikes is not None:
         jobs.append(images(sequence / "blurry", *_grey(one, manifest.blurry_from_spikes, spikes.key)))
     elif any(one.blurry_paths):
-        jobs.append(images(sequence / "blurry", files(paths=one.blurry_paths), inputs))
+        jobs.append(images(sequence / "blurry", *_files(one, one.blurry_paths, inputs)))
     if any(one.sharp_paths):
-        jobs.append(images(sequence / "sharp", files(paths=one.sharp_paths), inputs))
+        jobs.append(images(sequence / "sharp", *_files(one, one.sharp_paths, inputs)))
     tables = {name: getattr(one.alignment, name) for name in TABLES}
     jobs += table_jobs(sequence, tables, _lit(one, sequence, jobs))
     return SequenceJobs(examined=one, sources=sources, jobs=tuple(jobs))
@@ -125,12 +127,22 @@ def _lit(one: Examined, sequence: Path, jobs: Sequence[ArrayJob]) -> Lit | None:
 
 
 def _sources(raw: Path, one: Examined) -> tuple[tuple[str, int, int], ...]:
-    paths = [*one.files.paths, *one.blurry_paths, *one.sharp_paths]
-    states = [(path, path.stat()) for path in paths if path is not None]
+    images = (file_of(place) for place in (*one.blurry_paths, *one.sharp_paths) if place is not None)
+    states = [(path, path.stat()) for path in dict.fromkeys((*one.files.paths, *images))]
     return tuple((path.relative_to(raw).as_posix(), s.st_size, s.st_mtime_ns) for path, s in states)
 
 
+def _files(
+    one: Examined, places: tuple[FramePlace | None, ...], inputs: str
+) -> tuple[BlockSource, str, dict[str, Any]]:
+    """Images as they are on disk: their source, its fingerprint, and how they are encoded where that is a video."""
+    video = next((place.video for place in places if isinstance(place, VideoFrame)), None)
+    about = {"video": video.encoding} if video else {}
+    return Images(paths=places, height=one.rgb_shape[0], width=one.rgb_shape[1]), inputs, about
+
+
 def _grey(one: Examined, threshold: float, spikes: str) -> tuple[BlockSource, str, dict[str, Any]]:
+    """Blurry frames made from the spikes: their source, its fingerprint, and what to say of them."""
     spans = tuple((int(a), int(b)) for a, b in one.alignment.exposure)
     source = GreyFromSpikes(files=one.files, spans=spans, threshold=threshold, scale=one.scale)
     return source, *grey_facts(spikes, spans, threshold)

@@ -9,6 +9,8 @@ from pipeline.errors import FormatError
 from pipeline.files import safe_join
 from pipeline.layout import fixed_folder, matcher
 
+MAX_DEPTH = 64
+
 
 class Tree:
     """Looks up path patterns under `root`. Names that begin with '.' are passed over (`.DS_Store`, `._0001.png`).
@@ -22,22 +24,40 @@ class Tree:
             raise FormatError(f"{root}: no such folder", "give the folder that holds the recordings")
         self.root = root
         self._safe_folders: set[str] = set()
+        self._listed: dict[str, list[str]] = {}
 
-    def matches(self, pattern: str) -> Iterator[dict[str, str]]:
+    def matches(self, pattern: str, endings: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
         """The placeholders' values for every file that fits the pattern.
+
+        Args:
+            endings: where the pattern ends in '.*', the only endings that this stands for, in upper or lower case.
 
         Raises:
             UsageError: a symbolic link on the way leads out of the root.
-            FormatError: a folder cannot be read, or links to one of the folders it is in.
+            FormatError: a folder cannot be read, is too deep, or links to one of the folders it is in; a file would
+                fit but for its ending being upper or lower case.
         """
         expression = matcher(pattern)
+        ending = PurePosixPath(pattern).suffix
         depth = None if "{sequence}" in pattern else len(PurePosixPath(pattern).parts)
         for relative in self._files(fixed_folder(pattern), depth, ()):
+            if not _has_ending(relative, pattern, endings):
+                continue
             if match := expression.fullmatch(relative):
                 yield match.groupdict()
+            elif ending and relative.lower().endswith(ending.lower()):
+                other = relative[: -len(ending)] + ending
+                if other != relative and expression.fullmatch(other):
+                    raise FormatError(
+                        f"{self.root / relative}: its ending is not {ending}, though it would fit otherwise",
+                        "rename it; for images the manifest may also say .* instead, for any ending",
+                    )
 
-    def find(self, pattern: str) -> Path | None:
+    def find(self, pattern: str, endings: tuple[str, ...] = ()) -> Path | None:
         """The one file at `pattern`, whose only open part may be '*' in the file's name; None if there is none.
+
+        Args:
+            endings: as for `matches`.
 
         Raises:
             UsageError: it leads out of the root.
@@ -47,6 +67,7 @@ class Tree:
         names = [name]
         if "*" in name:
             names = sorted(other for other in self._names(folder) if fnmatch.fnmatchcase(other, name))
+            names = [other for other in names if _has_ending(other, name, endings)]
         if len(names) > 1:
             raise FormatError(
                 f"{self.root / pattern}: fits {len(names)} files, {names[0]} and {names[1]}, expected one"
@@ -57,8 +78,11 @@ class Tree:
         return self._safe(f"{folder}/{names[0]}" if folder else names[0], is_link=path.is_symlink())
 
     def _names(self, folder: str) -> list[str]:
-        path = self.root / folder
-        return [name for name in os.listdir(path) if not name.startswith(".")] if path.is_dir() else []
+        if folder not in self._listed:
+            path = self.root / folder
+            names = os.listdir(path) if path.is_dir() else []
+            self._listed[folder] = [name for name in names if not name.startswith(".")]
+        return self._listed[folder]
 
     def _safe(self, relative: str, *, is_link: bool) -> Path:
         """The path, once its folder, and itself if it is a link, are known to stay inside."""
@@ -72,6 +96,10 @@ class Tree:
         path = safe_join(self.root, folder)
         if not path.is_dir():
             return
+        if len(above) > MAX_DEPTH:
+            raise FormatError(
+                f"{path}: more than {MAX_DEPTH} folders deep", "give a root nearer to the files"
+            )
         resolved = path.resolve()
         if resolved in above:
             raise FormatError(f"{path}: links to {resolved}, which it is in", "remove the link")
@@ -83,7 +111,18 @@ class Tree:
             relative = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name.startswith("."):
                 continue
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 yield relative
             elif depth is None or len(PurePosixPath(relative).parts) < depth:
                 yield from self._files(relative, depth, (*above, resolved))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link to itself
+        raise FormatError(f"{entry.path}: cannot be followed: {error}", "remove the link") from error
+
+
+def _has_ending(name: str, pattern: str, endings: tuple[str, ...]) -> bool:
+    return not endings or not pattern.endswith(".*") or name.lower().endswith(endings)

@@ -151,3 +151,23 @@ def shift_log() -> Callable[..., None]:
         log.write_text("\n".join(moved) + "\n")
 
     return shift
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """Write (N, 3, H, W) uint8 frames as a video: without loss unless another codec is asked for."""
+    av = pytest.importorskip("av", reason="PyAV (the video extra) is not installed")
+
+    def write(path: Path, frames: Any, codec: str = "ffv1", pixels: str = "bgr0", **settings: Any) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=25, options=settings.get("options", {}))
+            stream.height, stream.width, stream.pix_fmt = *frames.shape[2:], pixels
+            stream.codec_context.gop_size = settings.get("group", 6)
+            for frame in frames:
+                picture = av.VideoFrame.from_ndarray(frame.transpose(1, 2, 0).copy(), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        return path
+
+    return write

@@ -4,16 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import FormatError, UsageError
-from pipeline.images import read_rgb
-
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".mpg", ".mpeg", ".webm")
+from pipeline.errors import UsageError
+from pipeline.images import IMAGE_ENDINGS, read_rgb
+from pipeline.video import VIDEO_ENDINGS, open_video
 
 Image = npt.NDArray[np.uint8]
 
@@ -47,51 +45,6 @@ class ImageFolder:
         return (read_rgb(image) for image in self.images[start:stop])
 
 
-@dataclass(frozen=True, slots=True)
-class VideoFile:
-    """A video with a constant frame rate. Needs PyAV, the `video` extra.
-
-    `rate_hz` is the rate it declares, which for slow-motion footage is that of its playback.
-    """
-
-    path: Path
-    length: int
-    rate_hz: Fraction | None
-
-    def __len__(self) -> int:
-        return self.length
-
-    def read(self, start: int, stop: int) -> Iterator[Image]:
-        """Frames [start, stop), each (3, H, W) uint8.
-
-        Decoding starts at the beginning: seeking by time is not exact in many containers.
-
-        Raises:
-            FormatError: the video is damaged, or ends early.
-        """
-        return _decode(self.path, start, stop)
-
-
-def open_video(path: Path) -> VideoFile:
-    """Open a video, count its frames and read its rate.
-
-    Raises:
-        UsageError: PyAV is not installed.
-        FormatError: not a readable video.
-    """
-    av = _import_av(path)
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            rate = stream.average_rate
-            length = sum(1 for packet in container.demux(stream) if packet.size)
-    except (av.error.FFmpegError, IndexError) as error:
-        raise FormatError(f"{path}: not a readable video: {error}") from error
-    if not length:
-        raise FormatError(f"{path}: a video without frames")
-    return VideoFile(path, length, Fraction(rate) if rate else None)
-
-
 def find_sources(path: Path) -> tuple[FrameSource, ...]:
     """Every source under `path`, in the order of names.
 
@@ -112,7 +65,7 @@ def find_sources(path: Path) -> tuple[FrameSource, ...]:
         )
     if images:
         return (ImageFolder(path, images),)
-    sources = [open_video(video) for video in videos]
+    sources: list[FrameSource] = [open_video(video) for video in videos]
     sources += [ImageFolder(folder, found) for folder in folders if (found := _listing(folder)[0])]
     if not sources:
         known = " ".join(IMAGE_ENDINGS + VIDEO_ENDINGS)
@@ -135,31 +88,3 @@ def _listing(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[Pa
     images = tuple(file for file in files if file.suffix.lower() in IMAGE_ENDINGS)
     videos = tuple(file for file in files if file.suffix.lower() in VIDEO_ENDINGS)
     return images, videos, tuple(entry for entry in entries if entry.is_dir())
-
-
-def _decode(path: Path, start: int, stop: int) -> Iterator[Image]:
-    av = _import_av(path)
-    index = 0
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                if index >= stop:
-                    return
-                if index >= start:
-                    yield np.ascontiguousarray(frame.to_ndarray(format="rgb24").transpose(2, 0, 1))
-                index += 1
-    except av.error.FFmpegError as error:
-        raise FormatError(f"{path}: frame {index} cannot be decoded: {error}") from error
-    if index < stop:
-        raise FormatError(f"{path}: ends after {index} frames, frame {stop - 1} was wanted")
-
-
-def _import_av(path: Path) -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise UsageError(
-            f"{path}: reading a video needs PyAV, which is not installed",
-            'pip install "spike-deblur[video]", or extract the frames to a folder of PNG files',
-        ) from error
-    return av
