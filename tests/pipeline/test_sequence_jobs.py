@@ -64,7 +64,7 @@ def test_keys_change_with_any_file(raw, name):
     before = keys(planned(raw))
     os.utime(raw.root / "train/a" / name, ns=(5, 5))
     after = keys(planned(raw))
-    assert {n for n in before if before[n] != after[n]} == {"spikes", "blurry", "sharp"}
+    assert {n for n in before if before[n] != after[n]} == {"spikes", "blurry", "sharp", "exposure"}
 
 
 def test_keys_of_tables_change_with_their_values(raw):
