@@ -34,6 +34,17 @@ def test_reads_lossless_formats_exactly(tmp_path, suffix):
     np.testing.assert_array_equal(read_rgb(tmp_path / f"a.{suffix}"), picture())
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG"])
+def test_reads_jpeg_within_its_own_error(tmp_path, name):
+    y, x = np.mgrid[:40, :56]
+    smooth = np.stack([128 + 90 * np.sin(y / 9), 3.0 * x + 20, 128 + 60 * np.cos((x + y) / 11)]).astype(
+        np.uint8
+    )
+    Image.fromarray(smooth.transpose(1, 2, 0)).save(tmp_path / name, quality=95)
+    error = np.abs(read_rgb(tmp_path / name).astype(int) - smooth)
+    assert error.mean() < 2 and error.max() < 16
+
+
 def test_reads_jpeg_and_palette_images(tmp_path):
     flat = Image.new("RGB", (8, 8), (200, 30, 60))
     flat.save(tmp_path / "a.jpg", quality=95)

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.layout import Layout, expand, fixed_folder, matcher
+from pipeline.layout import Layout, expand, fixed_folder, is_video, matcher
 
 GOPRO = "GOPRO_Large/{split}/{sequence}/blur/{frame}.png"
 
@@ -37,6 +37,19 @@ def test_a_placeholder_used_twice_means_the_same():
     assert pattern.fullmatch("s/1/2.dat") is None
 
 
+def test_videos_are_known_by_their_endings():
+    assert is_video("{sequence}/rgb.MP4") and is_video("{sequence}/*.avi")
+    assert not is_video("{sequence}/{frame}.png") and not is_video("{sequence}/mp4")
+    assert Layout(spikes="{sequence}/s.dat", blurry="{sequence}/rgb.mp4", sharp="{sequence}/sharp.mov").sharp
+
+
+def test_a_name_with_a_line_break_is_found():
+    assert matcher("{sequence}/{frame}.png").fullmatch("a\nb/c\nd.png").groupdict() == {
+        "sequence": "a\nb",
+        "frame": "c\nd",
+    }
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -50,6 +63,15 @@ def test_a_placeholder_used_twice_means_the_same():
         {"spikes": "{{x}}.dat"},
         {"spikes": "{sequence.dat"},
         {"spikes": "*/a.dat"},
+        {"spikes": "{sequence}/a\0.dat"},
+        {"spikes": "a/../../{sequence}.dat"},
+        {"sharp": "/{sequence}/{frame}.png"},
+        {"log": "/etc/passwd"},
+        {"log": "../log.csv"},
+        {"format": "a/../../format.yaml"},
+        {"blurry": "{sequence}/../../rgb.mp4"},
+        {"blurry": "{sequence}/{frame}.mp4"},
+        {"blurry": "rgb.mp4"},
         {"blurry": "{sequence}/a.png"},
         {"blurry": "{frame}.png"},
         {"log": "{sequence}/{frame}.csv"},

@@ -74,3 +74,30 @@ def test_the_root_must_be_a_folder(tmp_path):
     for name in ("absent", "pipe"):
         with pytest.raises(FormatError, match="no such folder"):
             Tree(tmp_path / name)
+
+
+def test_a_star_for_the_ending_may_stand_for_known_endings_only(tmp_path):
+    fill(tmp_path, "s/a.PNG", "s/a.txt", "s/b.jpg", "s/c.txt")
+    tree = Tree(tmp_path)
+    assert [found["frame"] for found in tree.matches("s/{frame}.*", (".png", ".jpg"))] == ["a", "b"]
+    assert tree.find("s/a.*", (".png", ".jpg")) == tmp_path / "s/a.PNG"
+    assert tree.find("s/c.*", (".png", ".jpg")) is None
+    assert tree.find("s/c.*") == tmp_path / "s/c.txt"
+
+
+def test_a_file_that_differs_in_the_case_of_its_ending_is_refused(tmp_path):
+    fill(tmp_path, "s/a.png", "s/b.Png", "s/sub/c.PNG")
+    with pytest.raises(FormatError, match=r"b\.Png: its ending is not \.png"):
+        list(Tree(tmp_path).matches("s/{frame}.png"))
+
+
+def test_links_to_themselves_and_bottomless_folders_are_refused(tmp_path):
+    fill(tmp_path, "a/s/x.dat", "b/s/x.dat")
+    (tmp_path / "a/loop").symlink_to("loop")
+    with pytest.raises(FormatError, match="cannot be followed"):
+        list(Tree(tmp_path).matches("a/{sequence}/x.dat"))
+    with pytest.raises(UsageError, match="cannot be followed"):
+        Tree(tmp_path).find("a/loop")
+    tmp_path.joinpath("b", *"d" * 200).mkdir(parents=True)
+    with pytest.raises(FormatError, match="more than 64 folders deep"):
+        list(Tree(tmp_path).matches("b/{sequence}/x.dat"))
