@@ -1,5 +1,7 @@
 """NumPy files from outside, opened without trusting them: no pickles, no unbounded unpacking."""
 
+import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.errors import FormatError
 
-MAX_UNPACKED_BYTES = 8 << 30
+MAX_UNPACKED_BYTES = 2 << 30
 """An `.npz` is read whole: what is larger must be converted to `.npy` or `.dat`, which are mapped."""
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -21,7 +23,13 @@ _DAMAGE = (
     TypeError,
     SyntaxError,
     OverflowError,
+    LookupError,
+    AttributeError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
 )
+"""What numpy's reader and zipfile raise on damaged or hostile bytes."""
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:
@@ -58,7 +66,7 @@ def npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            return {name: _header(archive, name) for name in names}
+            return {name: _header(archive, name)[:2] for name in names}
     except (*_DAMAGE, NotImplementedError, RuntimeError, KeyError) as error:
         raise FormatError(f"{path}: not a readable .npz file: {_one_line(error)}") from error
 
@@ -74,24 +82,27 @@ def _choose(path: Path, archive: zipfile.ZipFile, key: str | None) -> str:
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    shape, dtype = _header(archive, name)
-    unpacked = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    shape, dtype, header_bytes = _header(archive, name)
+    unpacked = math.prod(shape) * dtype.itemsize
     if unpacked > MAX_UNPACKED_BYTES:
         raise FormatError(
             f"{path}: {name} unpacks to {unpacked} bytes, more than {MAX_UNPACKED_BYTES}",
             "convert it to .npy or .dat, which are mapped instead of read whole",
         )
+    if not dtype.hasobject and header_bytes + unpacked != archive.getinfo(f"{name}.npy").file_size:
+        raise ValueError(f"{name} has not the size of an array of shape {shape}")
     with archive.open(f"{name}.npy") as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape and type of a member, and the bytes of its header."""
     with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         headers = np.lib.format
         read = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
         shape, _, dtype = read(file)
-    return shape, dtype
+        return shape, dtype, file.tell()
 
 
 def _one_line(error: BaseException) -> str:

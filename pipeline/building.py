@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ class StoreBuilder:
         seen: the root's attributes, or None, from which the caller concluded what has to be done.
 
     Raises:
-        StoreError: another process is writing, or has written since `seen`.
+        StoreError: another process is writing, or has written since `seen`; a link in the store leads elsewhere.
     """
 
     def __init__(self, store: Path, stage: str, seen: Attributes | None) -> None:
@@ -156,6 +157,7 @@ class StoreBuilder:
         self._lock: int | None = None
 
     def __enter__(self) -> "StoreBuilder":
+        _refuse_links(self.store)
         self._lock = _lock(self.store / WORK / "lock", self.store)
         try:
             if read_root(self.store) != self._seen:
@@ -241,6 +243,17 @@ def _finish_array(job: ArrayJob, built: Sequence[Built]) -> None:
     summary = job.summarise([one.summary for one in built])
     attributes = job.attributes | summary | {"inputs": job.key, "ledger": ledger}
     write_node(job.array, job.layout.metadata(attributes))
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse to write where a link would take the bytes out of the store, or a pipe would swallow them."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            with contextlib.suppress(FileNotFoundError):  # another process is at work, and the lock will tell
+                if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                    raise StoreError(
+                        f"{path}: a link or special file in a store", "remove it, and build again"
+                    )
 
 
 MOST_ATTEMPTS = 1000

@@ -17,11 +17,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from pipeline.errors import ConfigError, SpkError
+from pipeline.files import can_be_path
 from pipeline.yaml_files import parse_yaml, read_yaml
 
 T = TypeVar("T")
 
 MAX_EXTENDS_DEPTH = 8
+MAX_LISTED = 50
+"""Problems in one message; the rest are counted."""
+MAX_SHOWN = 200
+"""Characters of a value, or of a name, in a message."""
+_INT64 = 1 << 63
 _FRACTION = re.compile(r"[+-]?[0-9]{1,18}(/[1-9][0-9]{0,17}|\.[0-9]{1,18})?(e[+-]?[0-9]{1,2})?")
 """Bounded, because an exponent of millions is as many digits of exact number."""
 
@@ -68,7 +74,9 @@ def build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     problems: list[str] = []
     result = _dataclass_of(cls, values, "", problems)
     if problems:
-        raise ConfigError("\n".join([f"{source}:", *(f"  {problem}" for problem in problems)]))
+        lines = [f"{source}:", *(f"  {problem}" for problem in problems[:MAX_LISTED])]
+        more = [f"  and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+        raise ConfigError("\n".join(lines + more))
     return typing.cast(T, result)
 
 
@@ -124,16 +132,14 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _dataclass_of(cls: type, values: Any, path: str, problems: list[str]) -> Any:
     if not isinstance(values, Mapping):
-        problems.append(f"{path or 'file'}: expected a group of settings, got {values!r}")
+        problems.append(f"{path or 'file'}: expected a group of settings, got {_shown(values)}")
         return None
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls) if field.init]
     before = len(problems)
     for key in values:
         if key not in names:
-            close = difflib.get_close_matches(str(key), names, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(names)})"
-            problems.append(f"{_join(path, str(key))}: unknown key{hint}")
+            problems.append(f"{_join(path, key)}: unknown key{_known(key, names, len(problems))}")
     arguments = {}
     for field in dataclasses.fields(cls):
         where = _join(path, field.name)
@@ -167,7 +173,7 @@ def _value_of(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             return _mismatch("a mapping", value, path, problems)
-        return {str(k): _value_of(arguments[1], v, _join(path, str(k)), problems) for k, v in value.items()}
+        return _mapping_of(arguments[1], value, path, problems)
     if dataclasses.is_dataclass(hint):
         return _dataclass_of(hint, value, path, problems)
     return _scalar_of(hint, value, path, problems)
@@ -204,17 +210,25 @@ def _tuple_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[
     return tuple(_value_of(hint, item, f"{path}[{i}]", problems) for i, (hint, item) in enumerate(pairs))
 
 
+def _mapping_of(hint: Any, values: Mapping[Any, Any], path: str, problems: list[str]) -> dict[str, Any]:
+    if odd := [key for key in values if not isinstance(key, str)]:
+        problems.append(f"{path}: name {_shown(odd[0])} is not text: put it in quotes")
+        return {}
+    return {key: _value_of(hint, value, _join(path, key), problems) for key, value in values.items()}
+
+
 def _scalar_of(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if (hint is bool and isinstance(value, bool)) or (hint is str and isinstance(value, str)):
         return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+    if hint is int and isinstance(value, int) and is_number and -_INT64 <= value < _INT64:
         return value
     if hint is float and is_number and abs(value) <= sys.float_info.max:  # neither .nan nor .inf
         return float(value)
-    if hint is Path and isinstance(value, str | Path):
+    if hint is Path and isinstance(value, str | Path) and can_be_path(str(value)):
         return Path(value)
-    if hint is Fraction and (is_number or isinstance(value, str)) and _FRACTION.fullmatch(str(value)):
+    is_fraction = isinstance(value, str) or (is_number and abs(value) < _INT64)
+    if hint is Fraction and is_fraction and _FRACTION.fullmatch(str(value)):
         return Fraction(str(value))
     if hint is Any:
         return value
@@ -242,8 +256,25 @@ def _how_to_write(text: str) -> str:
 
 
 def _mismatch(expected: str, value: Any, path: str, problems: list[str]) -> None:
-    problems.append(f"{path}: expected {expected}, got {value!r}")
+    problems.append(f"{path}: expected {expected}, got {_shown(value)}")
 
 
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+def _known(key: Any, names: Sequence[str], problems_before: int) -> str:
+    if problems_before >= MAX_LISTED:
+        return ""
+    close = difflib.get_close_matches(key[:MAX_SHOWN] if isinstance(key, str) else "", names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(names)})"
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, as far as there is room for it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more than 4300 digits; lists in lists in lists
+        return f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _join(path: str, key: Any) -> str:
+    name = key[:MAX_SHOWN] if isinstance(key, str) else _shown(key)
+    return f"{path}.{name}" if path else name

@@ -23,6 +23,8 @@ from pipeline.spike_format import SpikeFormat
 Bytes = npt.NDArray[np.uint8]
 
 FRAMES_PER_BLOCK = 64
+BLOCK_BYTES = 1 << 26
+"""Decoded pixels of a block: large frames are counted fewer at a time."""
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 
 
@@ -78,8 +80,9 @@ class SpikeStream:
         """How often each pixel fired in frames [start, stop), as (H, W); memory stays bounded."""
         self._require(start, stop)
         counts = np.zeros(self.shape[1:], np.int64)
-        for first in range(start, stop, FRAMES_PER_BLOCK):
-            frames = self.read(first, min(first + FRAMES_PER_BLOCK, stop))
+        step = max(1, min(FRAMES_PER_BLOCK, BLOCK_BYTES // (self.format.height * self.format.width)))
+        for first in range(start, stop, step):
+            frames = self.read(first, min(first + step, stop))
             counts += frames.sum(axis=0, dtype=np.uint8)  # a block is shorter than 256 frames
         return counts
 

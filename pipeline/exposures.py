@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from pipeline.errors import AlignmentError
 from pipeline.manifest import Exposure, Manifest, Numbering, RawFrames
+from pipeline.name_patterns import search_name
 from pipeline.recordings import Recording, natural_order
 from pipeline.reports import Quarantined
 from pipeline.spans import nanoseconds, span_of
@@ -56,7 +56,7 @@ def frame_number(name: str, numbering: Numbering) -> int:
     Raises:
         AlignmentError: the name does not fit the pattern.
     """
-    match = re.search(numbering.pattern, name)
+    match = search_name(numbering.pattern, name)
     digits = [] if match is None else [group for group in match.groups() if group is not None]
     if not digits or not all(group.isascii() and group.isdecimal() for group in digits):
         raise AlignmentError(f"name {name!r} has no number where {numbering.pattern!r} looks for one")
@@ -208,7 +208,7 @@ def raw_count(recording: Recording, raw: RawFrames) -> int:
     Raises:
         AlignmentError: its name does not say.
     """
-    match = re.search(raw.pattern, recording.source_name)
+    match = search_name(raw.pattern, recording.source_name)
     if match is None or not (match[1] or "").isdecimal():
         raise AlignmentError(
             f"sequence {recording.source_name!r} has no number where {raw.pattern!r} looks for one"

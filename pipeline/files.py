@@ -61,6 +61,14 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def can_be_path(text: str) -> bool:
+    """Whether a file could be called so: no NUL, and nothing but characters that have bytes."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def safe_join(root: Path, relative: str) -> Path:
     """`root / relative`, refused when it leads out of `root`, through `..` or a symbolic link.
 

@@ -28,7 +28,7 @@ NEXT = (-3, -2, -1, 1, 2, 3)
 """A pattern of the scene may be rarer at a distance than eight pixels on, but it does not end at one pixel."""
 MOST_TOGETHER = 8
 """Frames that may pass for one."""
-SEARCHED_BITS = 1 << 22
+SEARCHED_BITS = 1 << 21
 MOST_SEARCHED = 8
 """Bits whose distances are all compared, and the deepest dips among them that are looked at closely."""
 SMALLEST_FRAME = 2048
@@ -77,7 +77,7 @@ def search_periods(data: Bytes, num_bytes: int) -> list[int]:
     found: set[int] = set()
     for order in ORDERS:
         bits = np.unpackbits(data[: SEARCHED_BITS // 8], bitorder=order).astype(np.float32)
-        padded = 1 << (2 * len(bits)).bit_length()  # without wrapping around, and a size that transforms fast
+        padded = 1 << (3 * len(bits) // 2).bit_length()  # no wrapping around as far as is looked, and fast
         together = np.fft.irfft(np.abs(np.fft.rfft(bits, padded)) ** 2)[: len(bits) // 2 + NEXT[-1] + 1]
         distances = np.arange(SMALLEST_FRAME, len(together) - NEXT[-1])
         distances = distances[(8 * num_bytes) % distances < 8]

@@ -1,6 +1,7 @@
 """RGB frames on disk: 8-bit PNG, JPEG, BMP and TIFF in, PNG out. Anything else is refused, not converted."""
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,11 +66,22 @@ def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", compress_level=4)
 
 
+class _ImageFile(io.BufferedReader):
+    """A file that sets aside no more memory for a read than it has bytes, whatever a damaged chunk's length says."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None or size < 0 else min(size, max(0, self._size - self.tell())))
+
+
 @contextlib.contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    require_file(path, "image")
+    size = require_file(path, "image")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _ImageFile(path, size) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise FormatError(f"{path}: {image.height}x{image.width} is more than {max_pixels} pixels")
             if getattr(image, "n_frames", 1) > 1:

@@ -10,9 +10,11 @@ import string
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 
+from pipeline.files import can_be_path
 from pipeline.video import VIDEO_ENDINGS
 
 PLACEHOLDERS = ("split", "sequence", "frame")
+MOST_STARS = 2
 _GROUPS = {"split": "[^/]+", "sequence": ".+", "frame": "[^/]+"}
 
 
@@ -85,12 +87,15 @@ def matcher(pattern: str) -> re.Pattern[str]:
 
 def _check_pattern(name: str, pattern: str) -> None:
     parts = PurePosixPath(pattern).parts
-    if not parts or pattern.startswith("/") or "\\" in pattern or ".." in parts or "\0" in pattern:
+    climbs = not parts or pattern.startswith("/") or ".." in parts
+    if climbs or "\\" in pattern or not can_be_path(pattern):
         raise ValueError(f"{name} {pattern!r} must be a path inside the root, with '/' and without '..'")
     if "{{" in pattern or "}}" in pattern:
         raise ValueError(f"{name} {pattern!r} must not double its braces")
     if any("*" in part for part in parts[:-1]):
         raise ValueError(f"{name} {pattern!r} may have '*' in the file's name only")
+    if pattern.count("*") > MOST_STARS:  # matching tries every way to divide a name among them
+        raise ValueError(f"{name} {pattern!r} may have '*' {MOST_STARS} times at most")
     for _, placeholder, spec, conversion in string.Formatter().parse(pattern):
         if placeholder is not None and (placeholder not in PLACEHOLDERS or spec or conversion):
             known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)

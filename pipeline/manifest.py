@@ -13,7 +13,9 @@ from typing import Literal
 
 from pipeline.config import apply_overrides, build
 from pipeline.errors import ConfigError
+from pipeline.files import can_be_path
 from pipeline.layout import Layout
+from pipeline.name_patterns import check_pattern
 from pipeline.spike_format import AutoFormat, SpikeFormat
 from pipeline.yaml_files import read_yaml
 
@@ -40,7 +42,7 @@ class Numbering:
     offset: int = 0
 
     def __post_init__(self) -> None:
-        _check_regex(self.pattern, most_groups=2)
+        check_pattern(self.pattern, most_groups=2)
         if self.per_number < 1:
             raise ValueError(f"per_number {self.per_number} must be at least 1")
 
@@ -60,7 +62,7 @@ class RawFrames:
     last_short: int = 0
 
     def __post_init__(self) -> None:
-        _check_regex(self.pattern, most_groups=1)
+        check_pattern(self.pattern, most_groups=1)
         if self.spike_frames < 1 or not 0 <= self.last_short < self.spike_frames:
             raise ValueError(f"spike_frames {self.spike_frames} must be at least 1 and above last_short")
 
@@ -203,7 +205,8 @@ class Manifest:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
                 raise ValueError(f"splits: name {name!r} must be letters, digits, '.', '_' and '-'")
             folder = split.folder or name
-            if ".." in PurePosixPath(folder).parts or folder.startswith("/") or set(folder) & set("{}*\\"):
+            climbs = ".." in PurePosixPath(folder).parts or folder.startswith("/")
+            if climbs or set(folder) & set("{}*\\") or not can_be_path(folder):
                 raise ValueError(f"splits.{name}.folder {folder!r} must be a folder inside the root")
         if unknown := set(self.split_spikes) - set(self.splits):
             raise ValueError(f"split_spikes: {', '.join(sorted(unknown))} is not one of the splits")
@@ -258,12 +261,3 @@ def _shipped(name: str) -> Path:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "give one of these, or the path of a .yaml file"
     raise ConfigError(f"manifest {name!r} is not one of {', '.join(known) or 'none'}", hint)
-
-
-def _check_regex(pattern: str, most_groups: int) -> None:
-    try:
-        groups = re.compile(pattern).groups
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
-    if not 1 <= groups <= most_groups:
-        raise ValueError(f"pattern {pattern!r} has {groups} groups, expected 1 to {most_groups}")

@@ -7,10 +7,14 @@ cache of our own to configure.
 
 import itertools
 import json
+import math
 import operator
+import os
 import resource
+import stat
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,13 @@ from pipeline.shards import (
 )
 
 REPAIR = "restore the file from a copy, or build the store again with --overwrite"
+
+
+MAX_CHUNK_BYTES = 1 << 28
+"""The largest chunks that are written are tables of a sequence's frames, or single spike frames."""
+MAX_METADATA_BYTES = 1 << 26
+_UNPACKED = slice(4, 8)
+"""Where the header of a Blosc buffer holds the size of what is in it."""
 
 
 class MappedArray:
@@ -56,7 +67,8 @@ class MappedArray:
             self.attributes: dict[str, Any] = metadata["attributes"]
             ledger = self.attributes["ledger"].items()
             self._receipts = {key: Receipt(key, int(size), int(seal)) for key, (size, seal) in ledger}
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            _require_room(self.layout, self._receipts.values())
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise StoreError(f"{path / 'zarr.json'}: not an array written by spk: {error!r}") from error
 
     @property
@@ -132,7 +144,13 @@ class MappedArray:
         if receipt is None:
             raise StoreError(f"{self.path / shard_key(shard)}: shard is not in the array's ledger", REPAIR)
         data = _MAPS.get(self._resolved, receipt, self.layout).chunk(number)
-        if self.layout.codec != "none":
+        plain = self.layout.codec == "none"
+        unpacked = len(data) if plain else int.from_bytes(data[_UNPACKED].tobytes(), "little")
+        if unpacked != self.layout.chunk_bytes:
+            raise StoreError(
+                f"{self.path}: a chunk of {unpacked}, not {self.layout.chunk_bytes} bytes", REPAIR
+            )
+        if not plain:
             data = np.frombuffer(compressor(self.layout.codec).decode(data), np.uint8)
         return data.view(self.dtype).reshape(self.layout.chunk)
 
@@ -226,14 +244,42 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         StoreError: it is not there or not JSON.
     """
+    return parse_metadata(path, metadata_bytes(path))
+
+
+def metadata_bytes(path: Path) -> bytes:
+    """The bytes of a group's or array's `zarr.json`.
+
+    Raises:
+        StoreError: it is not there, not an ordinary file (a pipe would block, a link may lead anywhere), or huge.
+    """
     file = path / "zarr.json"
     try:
-        metadata = json.loads(file.read_bytes())
+        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise StoreError(f"{file}: not an ordinary file", REPAIR)
+            text = opened.read(MAX_METADATA_BYTES + 1)
     except FileNotFoundError:
-        raise StoreError(f"{path}: no Zarr group or array here (zarr.json is missing)") from None
-    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{file} is missing: no Zarr group or array here") from None
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be read: {error.strerror}", REPAIR) from error
+    if len(text) > MAX_METADATA_BYTES:
+        raise StoreError(f"{file}: more than {MAX_METADATA_BYTES} bytes", REPAIR)
+    return text
+
+
+def parse_metadata(path: Path, text: bytes) -> dict[str, Any]:
+    """The values of a `zarr.json`.
+
+    Raises:
+        StoreError: it is not JSON, or not of a group or array.
+    """
+    file = path / "zarr.json"
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{file}: cannot be read: {error}", REPAIR) from error
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("attributes", {}), dict):
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("attributes"), dict):
         raise StoreError(f"{file}: not a Zarr v3 group or array", REPAIR)
     return metadata
 
@@ -243,6 +289,13 @@ def _layout_from(metadata: dict[str, Any]) -> ArrayLayout:
     (sharding,) = metadata["codecs"]
     settings = sharding["configuration"]
     codecs = {codec["name"]: codec.get("configuration", {}) for codec in settings["codecs"]}
+    sides = [
+        *metadata["shape"],
+        *metadata["chunk_grid"]["configuration"]["chunk_shape"],
+        *settings["chunk_shape"],
+    ]
+    if not sides or not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError("its sides are not whole numbers above 0")
     layout = ArrayLayout(
         shape=tuple(metadata["shape"]),
         shard=tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"]),
@@ -254,3 +307,18 @@ def _layout_from(metadata: dict[str, Any]) -> ArrayLayout:
     if layout.metadata(metadata["attributes"]) != metadata:
         raise ValueError("its codecs or grid differ from what spk writes")
     return layout
+
+
+def _require_room(layout: ArrayLayout, receipts: Collection[Receipt]) -> None:
+    """Refuse shapes that the shards cannot hold, before memory is set aside for them."""
+    if math.prod(layout.grid) != len(receipts):
+        raise ValueError(
+            f"some are not in the array's ledger: {len(receipts)} shards of a grid of {layout.grid}"
+        )
+    if layout.chunk_bytes > MAX_CHUNK_BYTES:
+        raise ValueError(f"chunks of {layout.chunk_bytes} bytes")
+    held, needed = sum(receipt.size for receipt in receipts), layout.index_bytes * len(receipts)
+    if layout.codec == "none":
+        needed += math.prod(layout.shape) * np.dtype(layout.dtype).itemsize
+    if held < needed:
+        raise ValueError(f"{held} bytes of shards do not hold an array of {layout.shape}")

@@ -5,6 +5,7 @@ whatever changes behind the program's back shows against something above it.
 """
 
 import json
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ WRITTEN_LAST = ("stages", "fingerprint", "checksum")
 """Attributes that `write_root` adds."""
 
 Attributes = dict[str, Any]
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 START_AGAIN = "restore the file from a copy, or remove the store and ingest again"
 
 
@@ -50,6 +52,8 @@ def read_root(store: Path) -> Attributes | None:
         )
     if metadata != _group(attributes) or attributes.get("checksum") != _checksum(attributes):
         raise StoreError(f"{file}: does not match its own checksum", START_AGAIN)
+    if not _is_sane(attributes):
+        raise StoreError(f"{file}: its splits and stages are not as spk writes them", START_AGAIN)
     return attributes
 
 
@@ -103,6 +107,22 @@ def program_version() -> str:
 
 def _group(attributes: Attributes) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def _is_sane(attributes: Attributes) -> bool:
+    """Whether splits and stages name places inside the store: anyone can compute a checksum."""
+    try:
+        sequences = [name for names in attributes["splits"].values() for name in names]
+        records = list(attributes["stages"].values())
+        nodes = [
+            node for record in records for nodes in record.get("sequences", {}).values() for node in nodes
+        ]
+        nodes += [node for record in records for node in record.get(STATS, {})]
+        names = [*attributes["splits"], *sequences, *(part for node in nodes for part in node.split("/"))]
+        whole = type(attributes.get("scale", 1)) is int and type(attributes["fingerprint"]) is str
+        return whole and all(_NAME.fullmatch(name) for name in names)
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _checksum(attributes: Attributes) -> str:

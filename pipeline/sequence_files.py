@@ -212,8 +212,10 @@ def _store_name(name: str) -> str:
     return stored
 
 
-def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A sort key by which 7 comes before 14, and 0007 before 0007_002."""
-    parts: list[str | int] = list(re.split(r"([0-9]+)", name))
-    parts[1::2] = [int(number) for number in parts[1::2]]
+def natural_order(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A sort key by which 7 comes before 14, and 0007 before 0007_002; numbers may have any number of digits."""
+    parts: list[str | tuple[int, str]] = list(re.split(r"([0-9]+)", name))
+    parts[1::2] = [
+        (len(number), number) for number in (text.lstrip("0") for text in re.findall("[0-9]+", name))
+    ]
     return parts, name

@@ -7,6 +7,8 @@ from typing import Literal
 from pipeline.errors import FormatError
 
 MAX_SIDE = 1 << 14
+MAX_PIXELS = 1 << 24
+"""Ten times the largest spike cameras: what declares more would only fill the memory."""
 
 Span = tuple[int, int]
 
@@ -44,6 +46,8 @@ class SpikeFormat:
     def __post_init__(self) -> None:
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
             raise ValueError(f"{self.height}x{self.width}: height and width must be 1 to {MAX_SIDE}")
+        if self.height * self.width > MAX_PIXELS:
+            raise ValueError(f"{self.height}x{self.width} is more than {MAX_PIXELS} pixels")
         if isinstance(self.rate_hz, int):
             object.__setattr__(self, "rate_hz", Fraction(self.rate_hz))
         if not isinstance(self.rate_hz, Fraction) or self.rate_hz <= 0:

@@ -17,8 +17,9 @@ missing shard, which any Zarr reader would take for zeros, is an error here.
 import functools
 import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Mapping
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.mapped import REPAIR, MappedArray, read_metadata
+from pipeline.mapped import REPAIR, MappedArray, metadata_bytes, parse_metadata, read_metadata
 from pipeline.physics import LightFit
 from pipeline.root import INGEST, STATS, VOXELIZE, read_root
 from pipeline.stats import Normalization, Transform, normalization_from
 
+_SHARD_KEY = re.compile(r"c(/[0-9]+)*")
 TABLES = ("exposure", "exposure_ns", "sharp_index")
 
 
@@ -50,6 +52,8 @@ class Sequence:
         self.name = path.name
         self.voxel_names = voxel_names
         self.attributes: dict[str, Any] = read_metadata(path)["attributes"]
+        if not _is_sequence(self.attributes):
+            raise StoreError(f"{path / 'zarr.json'}: not a sequence as spk writes it", REPAIR)
         self.frames: tuple[str, ...] = tuple(self.attributes["frames"])
         self.positions: tuple[int, ...] = tuple(self.attributes["positions"])
 
@@ -124,7 +128,29 @@ class Sequence:
         return MappedArray(self.path / name)
 
     def _table(self, name: str) -> npt.NDArray[np.int64]:
-        return np.array(self._array(name)[:])
+        table = self._array(name)
+        if table.dtype != np.int64 or table.shape[:1] != (self.num_frames,):
+            raise StoreError(
+                f"{table.path}: {table.dtype} {table.shape} for {self.num_frames} frames", REPAIR
+            )
+        return np.array(table[:])
+
+
+def _is_sequence(attributes: Mapping[str, Any]) -> bool:
+    """Whether the attributes of a group are those of a sequence."""
+
+    def are(kind: type, key: str) -> bool:
+        values = attributes.get(key)
+        return isinstance(values, list) and bool(values) and all(type(value) is kind for value in values)
+
+    return (
+        are(str, "frames")
+        and are(int, "positions")
+        and are(str, "arrays")
+        and are(int, "spike_shape")
+        and len(attributes["frames"]) == len(attributes["positions"])
+        and len(attributes["spike_shape"]) == 2
+    )
 
 
 class Store:
@@ -232,6 +258,10 @@ def open_store(path: Path, *, check: bool = True) -> Store:
     attributes = read_root(path)
     if attributes is None:
         raise StoreError(f"{path}: no store here", f"spk ingest RAW -o {path} --manifest NAME")
+    if type(attributes.get("name")) is not str or any(
+        "sequences" not in r for r in attributes["stages"].values()
+    ):
+        raise StoreError(f"{path / 'zarr.json'}: not the root of a store as spk writes it", REPAIR)
     if INGEST not in attributes["stages"]:
         raise StoreError(
             f"{path}: its ingest did not finish", "run the same spk ingest command again: it resumes"
@@ -262,14 +292,28 @@ def check_sizes(node: Path, metadata: Mapping[str, Any]) -> None:
     Raises:
         StoreError: a shard is missing or has another size.
     """
-    for key, (size, _) in metadata["attributes"].get("ledger", {}).items():
+    for key, size in _ledger_sizes(node, metadata["attributes"].get("ledger", {})):
         shard = node / key
         try:
-            found = shard.stat().st_size
+            status = shard.lstat()
         except OSError:
             raise StoreError(f"{shard}: shard is missing", REPAIR) from None
-        if found != size:
-            raise StoreError(f"{shard}: {found} bytes, but {size} were written", REPAIR)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{shard}: not an ordinary file", REPAIR)
+        if status.st_size != size:
+            raise StoreError(f"{shard}: {status.st_size} bytes, but {size} were written", REPAIR)
+
+
+def _ledger_sizes(node: Path, ledger: Any) -> Iterator[tuple[str, int]]:
+    try:
+        for key, (size, _) in ledger.items():
+            if not _SHARD_KEY.fullmatch(key):
+                raise ValueError(key)
+            yield key, size
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{node / 'zarr.json'}: its ledger is not as spk writes it: {error}", REPAIR
+        ) from error
 
 
 def _check_stage(store: Path, record: Mapping[str, Any]) -> None:
@@ -278,18 +322,13 @@ def _check_stage(store: Path, record: Mapping[str, Any]) -> None:
         digests |= nodes
     for name, digest in digests.items():
         node = store / name
-        text = _metadata_bytes(node)
+        if node.is_symlink():
+            raise StoreError(f"{node}: a symbolic link in a store", REPAIR)
+        text = metadata_bytes(node)
         if hashlib.sha256(text).hexdigest() != digest:
             raise StoreError(f"{node / 'zarr.json'}: changed since spk wrote it", REPAIR)
-        check_sizes(node, json.loads(text))
+        check_sizes(node, parse_metadata(node, text))
 
 
 def _digests(store: Path, nodes: Iterable[str]) -> dict[str, str]:
-    return {name: hashlib.sha256(_metadata_bytes(store / name)).hexdigest() for name in nodes}
-
-
-def _metadata_bytes(node: Path) -> bytes:
-    try:
-        return (node / "zarr.json").read_bytes()
-    except OSError as error:
-        raise StoreError(f"{node / 'zarr.json'}: cannot be read: {error.strerror}", REPAIR) from error
+    return {name: hashlib.sha256(metadata_bytes(store / name)).hexdigest() for name in nodes}

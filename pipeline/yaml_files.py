@@ -9,6 +9,7 @@ from pipeline.errors import ConfigError
 
 MAX_YAML_BYTES = 1 << 20
 """A config or manifest larger than this is a mistake or an attack."""
+MAX_DIGITS = 100
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -20,9 +21,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise ConfigError(f"{path}: no such file", "check the path, or list the presets with: ls configs")
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes is too large for a YAML file of settings")
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_YAML_BYTES + 1)  # a file of /proc has size 0, and may have no end
+        if len(data) > MAX_YAML_BYTES:
+            raise ConfigError(
+                f"{path}: {max(len(data), path.stat().st_size)} bytes is too large for a YAML file of settings"
+            )
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     return parse_yaml(text, str(path))
@@ -73,7 +78,16 @@ _Dumper.add_representer(float, _represent_float)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys and aliases (the raw material of a YAML bomb)."""
+    """SafeLoader that refuses repeated keys, aliases (the raw material of a YAML bomb) and endless numbers."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if (
+            len(node.value) > MAX_DIGITS
+        ):  # 1:1:1:1 and so on is a number to the base of 60, computed digit by digit
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of {len(node.value)} characters", node.start_mark
+            )
+        return int(super().construct_yaml_int(node))
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
@@ -97,3 +111,6 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
