@@ -28,7 +28,7 @@ NEXT = (-3, -2, -1, 1, 2, 3)
 """A pattern of the scene may be rarer at a distance than eight pixels on, but it does not end at one pixel."""
 MOST_TOGETHER = 8
 """Frames that may pass for one."""
-SEARCHED_BITS = 1 << 21
+SEARCHED_BITS = 1 << 20
 MOST_SEARCHED = 8
 """Bits whose distances are all compared, and the deepest dips among them that are looked at closely."""
 SMALLEST_FRAME = 2048
