@@ -159,11 +159,15 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
     amount = f"{counted(facts['sequences'], 'sequence')}, {counted(facts['frames'], 'frame')}"
     output.table(
         f"{path}: {store.name}, {amount}, stages {', '.join(store.stages)}",
-        ("sequence", "frames", "runs", "sharp", "RGB", "spikes", "exposure", "R² median, worst"),
+        (
+            *("sequence", "frames", "runs", "sharp", "RGB", "spikes", "exposure"),
+            *("threshold", "R² median, worst"),
+        ),
         [
             (
                 f"{s['split']}/{s['name']}",
                 *(str(s[key]) for key in ("frames", "runs", "sharp", "rgb", "spikes", "exposure")),
+                _camera(s["threshold"], s["reset"]),
                 "{:.3f}, {:.3f}".format(*s["r2"]) if s["r2"] else "-",
             )
             for s in sequences[:SHOWN_SEQUENCES]
@@ -182,6 +186,11 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
         draw_store(store, picture)
         output.say(f"picture: {picture}")
     return facts
+
+
+def _camera(threshold: float | None, reset: str | None) -> str:
+    """Threshold and reset of a spike camera, as far as they are known."""
+    return " ".join([f"{threshold:g}" if threshold else "?", reset or ""]).strip()
 
 
 def _inspect_run(path: Path, output: Output) -> dict[str, Any]:

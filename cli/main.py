@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import align, demo, evaluate, ingest, inspect, simulate, train, voxelize
+from cli import align, demo, evaluate, ingest, inspect, preview, simulate, train, voxelize
 from cli.console import process_rank
 from pipeline.errors import SpkError
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 for command in (demo.demo, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
     app.command()(command)
-for command in (train.train, evaluate.evaluate, inspect.inspect):
+for command in (train.train, evaluate.evaluate, inspect.inspect, preview.preview):
     app.command()(command)
 
 

@@ -44,7 +44,20 @@ def map_npy(path: Path) -> npt.NDArray[Any]:
         raise FormatError(f"{path}: not a readable .npy array: {_one_line(error)}") from error
 
 
-def read_npz(path: Path, key: str | None) -> npt.NDArray[Any]:
+def npz_keys(path: Path) -> list[str]:
+    """Names of the arrays of an `.npz` file.
+
+    Raises:
+        FormatError: it is not one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except _DAMAGE as error:
+        raise FormatError(f"{path}: not a readable .npz file: {_one_line(error)}") from error
+
+
+def read_npz(path: Path, key: str | None, max_bytes: int = MAX_UNPACKED_BYTES) -> npt.NDArray[Any]:
     """Read one array of an `.npz` file: the one named `key`, or the only one.
 
     Raises:
@@ -52,7 +65,7 @@ def read_npz(path: Path, key: str | None) -> npt.NDArray[Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read_member(path, archive, _choose(path, archive, key))
+            return _read_member(path, archive, _choose(path, archive, key), max_bytes)
     except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
         raise FormatError(f"{path}: not a readable .npz file: {_one_line(error)}") from error
 
@@ -81,12 +94,12 @@ def _choose(path: Path, archive: zipfile.ZipFile, key: str | None) -> str:
     return key
 
 
-def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str, max_bytes: int) -> npt.NDArray[Any]:
     shape, dtype, header_bytes = _header(archive, name)
     unpacked = math.prod(shape) * dtype.itemsize
-    if unpacked > MAX_UNPACKED_BYTES:
+    if unpacked > max_bytes:
         raise FormatError(
-            f"{path}: {name} unpacks to {unpacked} bytes, more than {MAX_UNPACKED_BYTES}",
+            f"{path}: {name} unpacks to {unpacked} bytes, more than {max_bytes}",
             "convert it to .npy or .dat, which are mapped instead of read whole",
         )
     if not dtype.hasobject and header_bytes + unpacked != archive.getinfo(f"{name}.npy").file_size:

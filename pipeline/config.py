@@ -1,7 +1,8 @@
 """Plain values to frozen dataclasses, strictly: every problem is listed, with its dotted path.
 
 The dataclass *is* the schema: YAML keys are field names, annotations are checked, defaults are the documented
-values. An unknown key, a missing value, `1e-4` read by YAML as text: each is an error, never a guess.
+values, also where a group is given in part only. An unknown key, a missing value, `1e-4` read by YAML as text: each
+is an error, never a guess.
 """
 
 import copy
@@ -130,7 +131,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _dataclass_of(cls: type, values: Any, path: str, problems: list[str]) -> Any:
+def _dataclass_of(cls: type, values: Any, path: str, problems: list[str], default: Any = None) -> Any:
+    """A `cls` of `values`; what they lack comes from `default`, one of its kind, or else from the defaults of `cls`."""
     if not isinstance(values, Mapping):
         problems.append(f"{path or 'file'}: expected a group of settings, got {_shown(values)}")
         return None
@@ -141,15 +143,16 @@ def _dataclass_of(cls: type, values: Any, path: str, problems: list[str]) -> Any
         if key not in names:
             problems.append(f"{_join(path, key)}: unknown key{_known(key, names, len(problems))}")
     arguments = {}
-    for field in dataclasses.fields(cls):
-        where = _join(path, field.name)
-        if field.name in values:
-            arguments[field.name] = _value_of(hints[field.name], values[field.name], where, problems)
-        elif (
-            field.init
-            and field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-        ):
+    for field in (field for field in dataclasses.fields(cls) if field.init):
+        where, hint = _join(path, field.name), hints[field.name]
+        usual = getattr(default, field.name) if type(default) is cls else _default_of(field)
+        if field.name in values and dataclasses.is_dataclass(hint):
+            arguments[field.name] = _dataclass_of(hint, values[field.name], where, problems, usual)
+        elif field.name in values:
+            arguments[field.name] = _value_of(hint, values[field.name], where, problems)
+        elif usual is not dataclasses.MISSING:
+            arguments[field.name] = usual
+        else:
             problems.append(f"{where}: missing")
     if len(problems) > before:
         return None
@@ -158,6 +161,12 @@ def _dataclass_of(cls: type, values: Any, path: str, problems: list[str]) -> Any
     except (ValueError, SpkError) as error:  # what a __post_init__ says
         problems.append(f"{path}: {error}" if path else str(error))
     return None
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    """Its default value, or `dataclasses.MISSING`."""
+    made = field.default_factory
+    return made() if made is not dataclasses.MISSING else field.default
 
 
 def _value_of(hint: Any, value: Any, path: str, problems: list[str]) -> Any:

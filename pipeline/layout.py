@@ -29,6 +29,7 @@ class Layout:
         sharp: the same; images of other frames are not used. Without `blurry` it names the frames.
         log: alignment log, of one sequence or of all of them.
         format: YAML file of a `SpikeFormat`, for one sequence or all; where it exists it goes before `spikes`.
+        camera: YAML file about the spike camera, of one sequence or of all, kept in the store where it exists.
     """
 
     spikes: str
@@ -36,6 +37,7 @@ class Layout:
     sharp: str | None = None
     log: str | None = None
     format: str | None = None
+    camera: str | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -50,7 +52,7 @@ class Layout:
                 )
             if pattern is not None and ("{sequence}" in pattern) != ("{sequence}" in self.spikes):
                 raise ValueError(f"{{sequence}} must be in both or neither of spikes and {name}")
-        for name in ("log", "format"):
+        for name in ("log", "format", "camera"):
             if "{frame}" in (getattr(self, name) or ""):
                 raise ValueError(f"{name} must not name {{frame}}: there is one per sequence or one for all")
 

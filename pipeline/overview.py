@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.camera_facts import reset_of, threshold_of
 from pipeline.dat import SpikeStream, open_spikes
 from pipeline.geometry import GeometryScore
 from pipeline.images import write_png
@@ -49,8 +50,15 @@ def store_facts(store: Store) -> dict[str, Any]:
         "stages": list(store.stages),
         "stats": {name: found for name in store.voxel_names if (found := _statistics(store, name))},
         "fingerprint": store.fingerprint,
+        "cameras": _cameras(sequences),
         "sequences_list": [_sequence_facts(sequence) for sequence in sequences],
     }
+
+
+def _cameras(sequences: Many[Sequence]) -> list[dict[str, Any]]:
+    """Threshold and reset of each spike camera that the recordings tell of; None where they do not."""
+    known = {(threshold_of(one.camera), reset_of(one.camera)): None for one in sequences}
+    return [{"threshold": threshold, "reset": reset} for threshold, reset in known]
 
 
 def _statistics(store: Store, name: str) -> dict[str, Any]:
@@ -76,6 +84,8 @@ def _sequence_facts(sequence: Sequence) -> dict[str, Any]:
         "rgb": "x".join(map(str, images.shape[2:])) if images is not None else "none",
         "spikes": f"{sequence.spikes.shape[0]} of {'x'.join(map(str, sequence.spike_shape))}",
         "r2": [round(float(value), 3) for value in (np.median(r2), min(r2))] if r2 else None,
+        "threshold": threshold_of(sequence.camera),
+        "reset": reset_of(sequence.camera),
         "exposure": f"{lengths[0]}" if same else f"{lengths.min()} to {lengths.max()}",
     }
 
@@ -102,8 +112,9 @@ def _pictures_of(sequence: Sequence) -> list[tuple[str, U8]]:
         pictures.append((f"{name} blurry", sequence.blurry[frame]))
     if sequence.sharp is not None and sequence.has_sharp[frame]:
         pictures.append((f"{name} sharp", sequence.sharp[frame]))
-    mean = tfp(sequence.spikes[start:stop], sequence.spike_shape[1])
-    pictures.append((f"{name} spikes, mean", to_grey8(mean)))
+    threshold = threshold_of(sequence.camera)
+    mean = tfp(sequence.spikes[start:stop], sequence.spike_shape[1], threshold or 1.0)
+    pictures.append((f"{name} spikes, mean", to_grey8(mean, white=1.0 if threshold else None)))
     for voxels in sequence.voxel_names[:1]:
         counts = sequence.voxels(voxels)[frame]
         pictures.append((f"{name} spikes, middle", voxel_preview(counts, around=len(counts) / 2)))

@@ -1,13 +1,14 @@
 """Spikes as pictures people can look at."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.dat import unpack_rows
+from pipeline.dat import FRAMES_PER_BLOCK, unpack_rows
 
 U8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -16,6 +17,20 @@ WHITE_PERCENTILE = 99.5
 """This share of the pixels is at most white, so that a few hot pixels do not darken a picture."""
 PAPER, INK = 255, 24
 GAP, LABEL_HEIGHT, LABEL_SIZE = 8, 20, 13
+TFI_REACH = 256
+"""Frames that `tfi` looks at on each side: a pixel without a spike in them is black at any usual threshold."""
+TFI_BLOCK = 16
+
+
+class SpikeSource(Protocol):
+    """A recording whose frames can be read in any order; a `SpikeStream` is one. Its `shape` is (T, H, W)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def packed(self, start: int, stop: int) -> U8:
+        """Frames [start, stop) as (n, H, ceil(W / 8)) bytes, first pixel in the lowest bit."""
+        ...
 
 
 def tfp(packed: U8, width: int, threshold: float = 1.0) -> Floats:
@@ -34,25 +49,82 @@ def tfp(packed: U8, width: int, threshold: float = 1.0) -> Floats:
     return (unpack_rows(packed, width).mean(axis=0, dtype=np.float64) * threshold).astype(np.float32)
 
 
-def tfi(spikes: U8, index: int, threshold: float = 1.0) -> Floats:
+def mean_light(source: SpikeSource, start: int, stop: int, threshold: float = 1.0) -> Floats:
+    """Light per frame in the mean of frames [start, stop), as (H, W), however many frames these are.
+
+    Raises:
+        ValueError: no frames.
+    """
+    _, height, width = source.shape
+    if not 0 <= start < stop <= source.shape[0]:
+        raise ValueError(f"no spike frames in [{start}, {stop}) of a recording of {source.shape[0]}")
+    counts = np.zeros((height, width), np.int64)
+    for first in range(start, stop, FRAMES_PER_BLOCK):
+        block = unpack_rows(source.packed(first, min(first + FRAMES_PER_BLOCK, stop)), width)
+        counts += block.sum(axis=0, dtype=np.uint8)  # a block is shorter than 256 frames
+    return (counts / (stop - start) * threshold).astype(np.float32)
+
+
+class IntervalLight(NamedTuple):
+    """What `tfi` found.
+
+    Attributes:
+        light: (H, W) per frame.
+        is_bound: (H, W), where no interval was found: the light there is an upper bound.
+    """
+
+    light: Floats
+    is_bound: npt.NDArray[np.bool_]
+
+
+def tfi(source: SpikeSource, index: int, threshold: float = 1.0, reach: int = TFI_REACH) -> IntervalLight:
     """Light from the interval between two spikes ("texture from inter-spike interval", Zhu et al., ICME 2019).
 
-    Args:
-        spikes: (T, H, W) zeros and ones.
-        index: the frame to picture: the interval runs from the last spike before it to the first one from it on.
-        threshold: charge per spike, in units of the light of one frame.
+    The interval of a pixel runs from its last spike in frame `index` or before to its first one after that; in it the
+    charge of one spike was collected, so the light is threshold / interval.
 
-    Returns:
-        (H, W) light per frame: threshold / interval; 0 where the frame lies in no interval.
+    A pixel that does not fire in the `reach` frames on a side, or before the recording's end, has no interval. It is
+    given the upper bound that the missing spike leaves: as if it came just before the first frame that was looked at,
+    or just after the last.
     """
-    if not 0 <= index < len(spikes):
-        raise ValueError(f"frame {index} is not one of {len(spikes)}")
-    before, after = spikes[:index][::-1], spikes[index:]
-    if index == 0:
-        return np.zeros(spikes.shape[1:], np.float32)
-    interval = after.argmax(axis=0) + before.argmax(axis=0) + 1
-    inside = after.any(axis=0) & before.any(axis=0)
-    return np.where(inside, threshold / interval, 0).astype(np.float32)
+    num_frames, height, width = source.shape
+    if not 0 <= index < num_frames:
+        raise ValueError(f"frame {index} is not one of {num_frames}")
+    low, high = max(0, index + 1 - reach), min(num_frames, index + 1 + reach)
+    following = _first_spike(_forwards(source, index + 1, high), (height, width), absent=high)
+    last = _first_spike(_backwards(source, low, index + 1), (height, width), absent=low - 1)
+    is_bound = (following == high) | (last == low - 1)
+    return IntervalLight((threshold / (following - last)).astype(np.float32), is_bound)
+
+
+def _first_spike(
+    frames: Iterable[tuple[int, U8]], shape: tuple[int, int], absent: int
+) -> npt.NDArray[np.int64]:
+    """The index of the first of some (index, frame) in which each pixel fired; `absent` where it did in none."""
+    found, is_open = np.full(shape, absent, np.int64), np.ones(shape, np.bool_)
+    for index, frame in frames:
+        new = frame.view(np.bool_) & is_open
+        np.copyto(found, index, where=new)
+        is_open ^= new
+        if not is_open.any():
+            break
+    return found
+
+
+def _forwards(source: SpikeSource, start: int, stop: int) -> Iterator[tuple[int, U8]]:
+    """Frames [start, stop), with their indices; few are read before they are needed."""
+    for first in range(start, stop, TFI_BLOCK):
+        last = min(first + TFI_BLOCK, stop)
+        yield from zip(
+            range(first, last), unpack_rows(source.packed(first, last), source.shape[2]), strict=True
+        )
+
+
+def _backwards(source: SpikeSource, start: int, stop: int) -> Iterator[tuple[int, U8]]:
+    """Frames [start, stop), the last one first."""
+    for last in range(stop, start, -TFI_BLOCK):
+        first = max(last - TFI_BLOCK, start)
+        yield from reversed([*_forwards(source, first, last)])
 
 
 def voxel_preview(counts: U8, frames_per_bin: Sequence[int] | None = None, around: float | None = None) -> U8:

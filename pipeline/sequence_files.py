@@ -1,11 +1,12 @@
 """The files of one sequence of a data set: which frames it has, and where each of them is."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from pipeline.camera_facts import read_camera
 from pipeline.config import build
 from pipeline.dat import open_spikes
 from pipeline.detection import detect_format
@@ -39,6 +40,7 @@ class Recording:
         log_path: the alignment log, with the exposure rule log.
         format: layout of the spike files; None where they were to show it and there are none.
         finds_flip: whether the flip in it is only the usual one, and to be decided against the RGB frames.
+        camera: facts about the spike camera, where there is a file of them.
         problems: files that are missing, each with the frame or the whole recording set aside for it.
         left_out: names of the frames without a spike file that the manifest says to leave out.
     """
@@ -54,6 +56,7 @@ class Recording:
     log_path: Path | None
     format: SpikeFormat | None
     finds_flip: bool = False
+    camera: Mapping[str, Any] | None = None
     problems: tuple[Quarantined, ...] = ()
     left_out: tuple[str, ...] = ()
 
@@ -107,6 +110,7 @@ class Finder:
             log_path=log_path,
             format=fmt,
             finds_flip=isinstance(declared, AutoFormat) and declared.flip == "auto",
+            camera=self.camera(),
             problems=tuple(self.problems),
             left_out=tuple(self.left_out),
         )
@@ -165,6 +169,12 @@ class Finder:
                 "write it there (height, width, rate_hz), or declare `spikes` in the manifest",
             )
         return declared
+
+    def camera(self) -> Mapping[str, Any] | None:
+        """The facts about the spike camera, where there is a file of them."""
+        pattern = self.manifest.layout.camera
+        path = self.find("camera", pattern) if pattern else None
+        return None if path is None else read_camera(path)
 
     def find(self, what: str, pattern: str, frame: str = "") -> Path | None:
         return self.tree.find(self._path(pattern, frame))

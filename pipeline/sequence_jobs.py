@@ -56,7 +56,8 @@ class SequenceJobs:
     def attributes(self) -> dict[str, Any]:
         """What the sequence's group carries."""
         one = self.examined
-        return {
+        camera = one.recording.camera
+        return ({} if camera is None else {"camera": camera}) | {
             "source_name": one.recording.source_name,
             "frames": list(one.alignment.frames),
             "positions": one.alignment.positions.tolist(),

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,10 +23,12 @@ from pipeline.simulation.simulated import SPLITS, claim, sequence_folder, write_
 from pipeline.simulation.takes import Take, scene_takes
 from pipeline.simulation.video_takes import VideoConfig, video_takes
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings would give other bytes, so that old and new sequences are never mixed."""
 
 log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", SceneConfig, VideoConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,9 @@ def simulate_scenes(
 
     Raises:
         UsageError: `out` holds something else, and `overwrite` is not given.
+        FormatError: the camera's sensor maps cannot be read.
     """
+    config = _identified(config)
     settings = {"version": VERSION, "source": "scenes", "seed": seed, "config": config}
     shoot = _Shoot(out, scene_takes(config), config.rig, seed)
     return shoot.run(settings, workers=workers, overwrite=overwrite, dry_run=dry_run, progress=progress)
@@ -80,13 +84,19 @@ def simulate_video(
 
     Raises:
         UsageError: nothing usable at `source`, or `out` holds something else and `overwrite` is not given.
-        FormatError: an image or video cannot be read.
+        FormatError: an image, a video or the camera's sensor maps cannot be read.
     """
+    config = _identified(config)
     sources = find_sources(source)
     names = [f"{found.path.resolve()}: {len(found)} frames" for found in sources]
     settings = {"version": VERSION, "source": names, "seed": seed, "config": config}
     shoot = _Shoot(out, video_takes(sources, config), config.rig, seed)
     return shoot.run(settings, workers=workers, overwrite=overwrite, dry_run=dry_run, progress=progress)
+
+
+def _identified(config: Config) -> Config:
+    """The config with the digests of the files its camera depends on: what the bytes depend on is in the settings."""
+    return replace(config, rig=replace(config.rig, camera=config.rig.camera.identified()))
 
 
 @dataclass(frozen=True, slots=True)

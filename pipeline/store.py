@@ -67,6 +67,11 @@ class Sequence:
         return runs_of(self.positions)
 
     @property
+    def camera(self) -> dict[str, Any]:
+        """Facts about the spike camera, as `camera_facts` reads them; empty where none came with the recording."""
+        return dict(self.attributes.get("camera", {}))
+
+    @property
     def spike_shape(self) -> tuple[int, int]:
         """Height and width of a spike frame, in pixels."""
         height, width = self.attributes["spike_shape"]

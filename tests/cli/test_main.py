@@ -13,6 +13,10 @@ import cli.main
 from pipeline.errors import StoreError, UsageError
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = (
+    *("demo", "simulate", "ingest", "align", "voxelize"),
+    *("train", "evaluate", "inspect", "preview"),
+)
 HELP_CPU_SECONDS = 0.4
 HEAVY = ("torch", "zarr", "numba", "dask", "numpy", "PIL", "yaml")
 SHOW_HELP = f"""
@@ -41,13 +45,11 @@ def test_help_comes_quickly_and_loads_nothing_heavy() -> None:
         if seconds[-1] < HELP_CPU_SECONDS:
             break
     assert min(seconds) < HELP_CPU_SECONDS
-    for command in ("demo", "simulate", "ingest", "align", "voxelize", "train", "evaluate", "inspect"):
+    for command in COMMANDS:
         assert command in ran.stdout
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "simulate", "ingest", "align", "voxelize", "train", "evaluate", "inspect"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_the_common_options(command: str, spk) -> None:
     ran = spk(command, "--help")
     assert ran.code == 0 and ran.err == ""

@@ -16,6 +16,7 @@ from pipeline.clips import ClipConfig
 from pipeline.config import build, from_overrides, load_config, to_plain
 from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.simulation.rig import RigConfig
 from pipeline.simulation.scenes import SceneConfig
 from pipeline.simulation.video_takes import VideoConfig
 from pipeline.spike_format import SpikeFormat
@@ -229,3 +230,12 @@ def test_there_are_presets_and_manifests():
     assert {"gopro_spike", "x4k1000fps", "unified", "simulated", "gopro_pair", "sreds_pairs"} <= set(
         MANIFESTS
     )
+
+
+def test_a_group_given_in_part_keeps_the_other_defaults_of_that_group():
+    """`threshold` alone must not switch off the noise that a rig's camera has unless it is told otherwise."""
+    config = from_overrides(SceneConfig, ["rig.camera.threshold=4", "rig.scale=2"])
+    usual = RigConfig().camera
+    assert usual.shot_noise > 0
+    assert config.rig == RigConfig(scale=2, camera=dataclasses.replace(usual, threshold=4.0))
+    assert from_overrides(SceneConfig, ["rig.camera={}"]).rig.camera == usual

@@ -464,3 +464,12 @@ def test_windows_that_begin_before_a_real_recording(shared_data, out):
     assert report.frames == 1 and len(report.quarantined) == 4
     sequence = open_store(out).sequence("train", "000_part1")
     assert sequence.frames == ("21",) and sequence.exposure.tolist() == [[0, 41]]
+
+
+def test_a_corrected_camera_file_corrects_the_store_and_no_array(raw, out, manifest_of):
+    layout = to_plain(raw.manifest.layout) | {"camera": "camera.yaml"}
+    (raw.root / "camera.yaml").write_text("threshold: 2.0")
+    ingest(raw.root, out, manifest_of(layout=layout))
+    (raw.root / "camera.yaml").write_text("threshold: 4.0")
+    assert ingest(raw.root, out, manifest_of(layout=layout)).written == 0
+    assert open_store(out).sequence("test", "c").camera == {"threshold": 4.0}

@@ -76,6 +76,8 @@ def test_a_name_with_a_line_break_is_found():
         {"blurry": "{frame}.png"},
         {"log": "{sequence}/{frame}.csv"},
         {"format": "{frame}.yaml"},
+        {"camera": "{sequence}/{frame}.yaml"},
+        {"camera": "../camera.yaml"},
     ],
 )
 def test_refuses_patterns_that_cannot_work(wrong):

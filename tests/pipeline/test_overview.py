@@ -4,11 +4,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from pipeline.config import to_plain
 from pipeline.dat import write_dat
 from pipeline.geometry import GeometryScore
 from pipeline.images import read_rgb
 from pipeline.ingest import ingest
 from pipeline.overview import draw_candidates, draw_store, store_facts
+from pipeline.preview import to_grey8
 from pipeline.spike_format import SpikeFormat
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
@@ -44,10 +46,30 @@ def test_facts_of_a_store(store):
         "spikes": "70 of 18x20",
         "r2": rows["train/a"]["r2"],
         "exposure": "4 to 41",
+        "threshold": None,
+        "reset": None,
     }
     r2 = [fit.r2 for fit in store.sequence("train", "a").light]
     assert rows["train/a"]["r2"] == [round(sorted(r2)[1], 3), round(min(r2), 3)]
     assert rows["train/b"]["sharp"] == 2
+
+
+def test_facts_of_a_store_tell_of_the_cameras(raw, manifest_of, tmp_path):
+    layout = to_plain(raw.manifest.layout) | {"camera": "{split}/{sequence}/camera.yaml"}
+    (raw.root / "train/a/camera.yaml").write_text("threshold: 3\nreset: zero\nserial: X1")
+    ingest(raw.root, tmp_path / "store", manifest_of(layout=layout))
+    store = open_store(tmp_path / "store")
+    facts = store_facts(store)
+    assert facts["cameras"] == [{"threshold": 3.0, "reset": "zero"}, {"threshold": None, "reset": None}]
+    assert [row["threshold"] for row in facts["sequences_list"]] == [3.0, None, None]
+    assert store.sequence("train", "a").camera == {"threshold": 3, "reset": "zero", "serial": "X1"}
+    draw_store(store, tmp_path / "store.png")
+    picture, rate = read_rgb(tmp_path / "store.png"), raw.spikes("train/a")[11:52].mean(axis=0)
+    for scaled in (
+        to_grey8(rate * 3, white=1.0),
+        to_grey8(rate),
+    ):  # with threshold 3; as bright as it gets without one
+        assert contains(picture, np.broadcast_to(scaled, (3, *scaled.shape))) == (scaled.mean() > 200)
 
 
 def test_a_picture_of_a_store_has_a_row_for_every_sequence(store, tmp_path):

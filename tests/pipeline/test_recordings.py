@@ -254,3 +254,16 @@ def test_finds_the_unified_layout(tmp_path):
     (recording,) = find_recordings(read_manifest("unified"), tmp_path)
     assert recording.log_path == tmp_path / "align_x4k.txt"
     assert recording.source_name == "002/occ"
+
+
+def test_facts_about_the_camera_are_read_where_there_are_any(tmp_path):
+    layout = PLAIN["layout"] | {"camera": "{split}/{sequence}/camera.yaml"}
+    sequence(tmp_path, "train/a")
+    sequence(tmp_path, "train/b")
+    (tmp_path / "train/b/camera.yaml").write_text("camera: {threshold: 4.0, reset: subtract}")
+    found = find_recordings(manifest(layout=layout), tmp_path)
+    assert [one.camera for one in found] == [None, {"camera": {"threshold": 4.0, "reset": "subtract"}}]
+    assert find_recordings(manifest(), tmp_path)[1].camera is None
+    (tmp_path / "train/b/camera.yaml").write_text("threshold: high")
+    with pytest.raises(FormatError, match=r"train/b/camera\.yaml: threshold 'high'"):
+        find_recordings(manifest(layout=layout), tmp_path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from pipeline.images import read_rgb, write_png
 from pipeline.manifest import read_manifest
 from pipeline.recordings import find_recordings, scale_of
 from pipeline.simulate import simulate_scenes, simulate_video
+from pipeline.simulation.camera import SpikeCamera
 from pipeline.simulation.rig import RigConfig
 from pipeline.simulation.scenes import SceneConfig
 from pipeline.simulation.textures import random_texture
 from pipeline.simulation.video_takes import VideoConfig
+from pipeline.yaml_files import read_yaml
 
 RIG = RigConfig(num_frames=2, exposure_frames=16, gap_frames=4, scale=2)
 TINY = SceneConfig(height=32, width=32, train=2, val=1, test=1, objects=(1, 1), object_radius=(5, 8), rig=RIG)
@@ -96,6 +99,26 @@ def test_a_dry_run_counts_and_writes_nothing(made, tmp_path):
 def test_refuses_to_mix_settings(made):
     with pytest.raises(UsageError, match="seed differ"):
         simulate_scenes(made, TINY, seed=6)
+
+
+def test_other_maps_in_the_same_file_are_another_simulation(tmp_path):
+    maps, out = tmp_path / "maps.npy", tmp_path / "raw"
+    np.save(maps, np.full((16, 16), 0.9))
+    config = replace(TINY, val=0, test=0, train=1, rig=replace(RIG, camera=SpikeCamera(maps=maps)))
+    assert simulate_scenes(out, config).written == 1
+    assert simulate_scenes(out, config).skipped == 1
+    digest = hashlib.sha256(maps.read_bytes()).hexdigest()
+    for path, keys in (
+        (out / "simulation.yaml", ("config", "rig", "camera")),
+        (next(out.glob("*/*/camera.yaml")), ("camera",)),
+    ):
+        facts = read_yaml(path)
+        for key in keys:
+            facts = facts[key]
+        assert (facts["maps"], facts["maps_sha256"]) == (str(maps), digest)
+    np.save(maps, np.full((16, 16), 0.8))
+    with pytest.raises(UsageError, match="config differ"):
+        simulate_scenes(out, config)
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"workers": 0}])
