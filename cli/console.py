@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,8 +38,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, warning
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More messages, and tracebacks.")]
 
 MAX_LISTED = 20
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 PLAIN_WIDTH = 160
 """Columns of a table that goes to a file or a pipe."""
+
+
+def printable(text: str) -> str:
+    """The text without what commands a terminal: file names and files may hold escape sequences."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def process_rank() -> int:
@@ -59,6 +66,7 @@ class Output:
         level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
         level = level if self.speaks else logging.ERROR
         handler = _log_handler(self._notes, verbose=verbose)
+        handler.addFilter(_make_printable)
         handler.setLevel(level)  # a run's log.txt hears more than the user wants to
         logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
         for package in ("cli", "model", "pipeline"):
@@ -71,18 +79,20 @@ class Output:
     def say(self, text: str) -> None:
         """A line for people, on stdout, unless JSON goes there."""
         if self.speaks and not self.quiet:
-            self._for_people.print(Text(text), soft_wrap=True)
+            self._for_people.print(Text(printable(text)), soft_wrap=True)
 
     def table(self, title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         """A table for people; all columns but the first are aligned to the right."""
         if not self.speaks:
             return
-        self._for_people.print(Text(title, style="bold"), soft_wrap=True)  # a table's own title is folded
+        self._for_people.print(
+            Text(printable(title), style="bold"), soft_wrap=True
+        )  # a table's own title is folded
         table = Table()
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         self._for_people.print(table)
 
     def result(self, value: Mapping[str, Any]) -> None:
@@ -98,7 +108,7 @@ class Output:
         if len(problems) > MAX_LISTED:
             lines.append(f"and {len(problems) - MAX_LISTED} more, all of which --json lists")
         if self.speaks:
-            self._for_people.print(Text("\n".join(lines)), soft_wrap=True)
+            self._for_people.print(Text(printable("\n".join(lines))), soft_wrap=True)
         raise typer.Exit(EXIT_QUARANTINED)
 
     @contextlib.contextmanager
@@ -142,6 +152,12 @@ def _log_handler(console: Console, *, verbose: bool) -> logging.Handler:
     detail = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     handler.setFormatter(logging.Formatter(detail if verbose else "%(levelname)-7s %(message)s"))
     return handler
+
+
+def _make_printable(record: logging.LogRecord) -> logging.LogRecord:
+    shown = logging.makeLogRecord(record.__dict__)  # other handlers get the message as it is
+    shown.msg, shown.args = printable(record.getMessage()), None
+    return shown
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli import align, demo, evaluate, ingest, inspect, preview, simulate, train, voxelize
-from cli.console import process_rank
+from cli.console import printable, process_rank
 from pipeline.errors import SpkError
 
 EXIT_FAILED = 1
@@ -108,7 +108,8 @@ def _fail(problem: str, fix: str, code: int, arguments: list[str]) -> int:
     if any(re.fullmatch(r"-[qv]*v[qv]*|--verbose", argument) for argument in arguments):
         traceback.print_exc()
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(Text("error: ", style="bold red") + Text(f"process {rank}: " * bool(rank) + problem))
+    problem = printable(f"process {rank}: " * bool(rank) + problem)
+    console.print(Text("error: ", style="bold red") + Text(problem))
     if fix:
-        console.print(Text("fix:   ", style="bold green") + Text(fix))
+        console.print(Text("fix:   ", style="bold green") + Text(printable(fix)))
     return code

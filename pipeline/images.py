@@ -84,14 +84,24 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         with _ImageFile(path, size) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise FormatError(f"{path}: {image.height}x{image.width} is more than {max_pixels} pixels")
-            if getattr(image, "n_frames", 1) > 1:
-                raise FormatError(f"{path}: {image.n_frames} pages, expected one image per file")
+            if _has_pages(image):
+                raise FormatError(f"{path}: 2 pages or more, expected one image per file")
             yield image
     except (FormatError, MemoryError):
         raise
     except Exception as error:  # decoders raise anything from KeyError to struct.error on damaged bytes
         problem = " ".join(str(error).split()) or type(error).__name__
         raise FormatError(f"{path}: not a readable {', '.join(FORMATS)} image: {problem}") from error
+
+
+def _has_pages(image: Image.Image) -> bool:
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1) > 1
+    try:
+        image.seek(1)  # counting them all takes a second for every thousand
+    except EOFError:
+        return False
+    return True
 
 
 def _refuse_deep(path: Path, image: Image.Image) -> None:

@@ -254,10 +254,9 @@ def read_manifest(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Ma
 
 
 def _shipped(name: str) -> Path:
-    path = SHIPPED / f"{name}.yaml"
-    if path.is_file():
-        return path
     known = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+    if name in known:
+        return SHIPPED / f"{name}.yaml"
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "give one of these, or the path of a .yaml file"
     raise ConfigError(f"manifest {name!r} is not one of {', '.join(known) or 'none'}", hint)
