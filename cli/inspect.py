@@ -1,4 +1,4 @@
-"""`spk inspect`: a screenful about a spike file, a store, a run or a checkpoint."""
+"""`spk inspect`: a screenful about a spike file, an alignment log, a store, a run or a checkpoint."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from cli.console import Json, Output, Quiet, Verbose, counted, human_bytes
 from pipeline.errors import FormatError, UsageError
 
 SHOWN_SEQUENCES = 20
+LOG_SUFFIXES = (".csv", ".txt", ".log", ".tsv")
 KINDS = {".dat": "dat", ".npy": "array", ".npz": "array", ".safetensors": "checkpoint"}
 THUMBNAILS = 3
 PERIOD = {True: "yes", False: "no", None: "not seen"}
@@ -54,17 +55,21 @@ def inspect(
         facts = _inspect_store(path, output, out)
     elif kind == "array":
         facts = _inspect_array(path, output, out)
+    elif kind == "log":
+        facts = _inspect_log(path, output)
     else:
         facts = _inspect_dat(path, output, out)
     output.result(facts)
 
 
 def _kind_of(path: Path) -> str:
-    """`run`, `store`, `dat`, `array` or `checkpoint`, by what a folder holds and by what a file is called.
+    """`run`, `store`, `dat`, `array`, `log` or `checkpoint`, by what a folder holds and what a file is called.
 
     Raises:
         UsageError: nothing there, or nothing that can be inspected.
     """
+    from pipeline.timing_overview import is_log
+
     suffix = path.suffix.lower()
     if path.is_dir():
         for name, kind in (("run.json", "run"), ("zarr.json", "store")):
@@ -76,6 +81,8 @@ def _kind_of(path: Path) -> str:
         raise UsageError(f"{path}: no such file or directory")
     if suffix in KINDS:
         return KINDS[suffix]
+    if suffix in LOG_SUFFIXES and is_log(path):
+        return "log"
     raise UsageError(
         f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy or .npz, a checkpoint, a store and a run"
     )
@@ -175,6 +182,7 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
     )
     if len(sequences) > SHOWN_SEQUENCES:
         output.say(f"and {counted(len(sequences) - SHOWN_SEQUENCES, 'more sequence')}")
+    _timing_table(output, facts["timing"])
     for name, stats in facts["stats"].items():
         count, log1p = (f"{stats[key]['mean']:.3f} ± {stats[key]['std']:.3f}" for key in ("count", "log1p"))
         output.say(
@@ -191,6 +199,30 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
 def _camera(threshold: float | None, reset: str | None) -> str:
     """Threshold and reset of a spike camera, as far as they are known."""
     return " ".join([f"{threshold:g}" if threshold else "?", reset or ""]).strip()
+
+
+def _inspect_log(path: Path, output: Output) -> dict[str, Any]:
+    from pipeline.timing_overview import log_facts
+
+    facts = log_facts(path)
+    amount = f"{counted(facts['rows'], 'exposure')}, {counted(len(facts['timing']), 'sequence')}"
+    output.say(f"{path}: alignment log in the dialect {facts['dialect']}: {amount}")
+    _timing_table(output, facts["timing"])
+    for problem in facts["bad_rows"][:SHOWN_SEQUENCES]:
+        output.say(f"line {problem['line']}: {problem['reason']}")
+    if len(facts["bad_rows"]) > SHOWN_SEQUENCES:
+        output.say(f"and {counted(len(facts['bad_rows']) - SHOWN_SEQUENCES, 'more bad row')}")
+    return facts
+
+
+def _timing_table(output: Output, timings: list[dict[str, Any]]) -> None:
+    from pipeline.timing_overview import TIMING_COLUMNS, fault_lines, timing_row
+
+    if not timings:
+        return
+    output.table("timing", TIMING_COLUMNS, [timing_row(timing) for timing in timings[:SHOWN_SEQUENCES]])
+    for line in [line for timing in timings for line in fault_lines(timing)][:SHOWN_SEQUENCES]:
+        output.say(line)
 
 
 def _inspect_run(path: Path, output: Output) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.dat import SpikeStream
 from pipeline.errors import AlignmentError
-from pipeline.exposures import FrameError, Span, raw_count, rule_of
+from pipeline.exposures import raw_count, rule_of
+from pipeline.frame_spans import FrameError, OutsideError, Span
 from pipeline.manifest import Manifest
 from pipeline.recordings import Recording
 from pipeline.reports import Quarantined
@@ -32,6 +34,8 @@ class Alignment:
             number, what comes next is not what came next.
         residual_ns: int64 (N,) how far the farther edge of the span is from the log's stamp; 0 without a log.
         problems: frames set aside, and why.
+        timing: how regular its exposures are, as plain values (`Timing.to_json`, and what came of them here); empty
+            for rules without times.
     """
 
     frames: tuple[str, ...]
@@ -41,6 +45,7 @@ class Alignment:
     positions: npt.NDArray[np.int64]
     residual_ns: npt.NDArray[np.int64]
     problems: tuple[Quarantined, ...]
+    timing: Mapping[str, Any] = field(default_factory=dict)
 
     def only(self, usable: npt.NDArray[np.bool_], problems: Sequence[Quarantined]) -> "Alignment":
         """The rows marked in `usable`, (N,), and these `problems`."""
@@ -68,22 +73,25 @@ def align_recording(
     if [stream.path for stream in streams] != list(recording.spike_paths):
         raise ValueError("the streams are not those of the recording")
     lengths = [len(stream) for stream in streams]
-    rule, log_problems, unseen = rule_of(recording, manifest, lengths)
-    problems = list(log_problems)
+    rule, log_problems, unseen, distrusted, timing = rule_of(recording, manifest, lengths)
+    problems, outside = list(log_problems), 0
     spans: dict[str, Span] = {}
     sharp: list[int] = []
     for k, frame in enumerate(recording.frames):
         try:
             span = _moved(rule(k, frame), offset + manifest.exposure.offset_frames, recording.format.rate_hz)
             _require_inside(span, sum(lengths))
-            if manifest.exposure.rule == "log":
-                _require_after(span, spans)
+            if frame in distrusted:
+                raise FrameError(distrusted[frame])
             sharp.append(_sharp_index(span, recording, manifest, k))
             spans[frame] = span
         except (FrameError, AlignmentError) as error:
+            outside += isinstance(error, OutsideError)
             reason = error.problem if isinstance(error, AlignmentError) else str(error)
             problems.append(Quarantined(_place(recording, k), reason))
-    return _alignment(spans, sharp, _positions(recording, list(spans), unseen), problems)
+    found = _alignment(spans, sharp, _positions(recording, list(spans), unseen), problems)
+    rounding = int(found.residual_ns.max(initial=0))
+    return replace(found, timing={**timing, "outside": outside, "rounding_ns": rounding} if timing else {})
 
 
 def _moved(span: Span, offset: int, rate_hz: Fraction) -> Span:
@@ -103,17 +111,7 @@ def _require_inside(span: Span, num_frames: int) -> None:
     if span.start < 0 or span.stop > num_frames:
         where = "begins before" if span.start < 0 else "ends after"
         span_text = f"[{span.start}, {span.stop})"
-        raise FrameError(f"exposure of spike frames {span_text} {where} the recording of {num_frames}")
-
-
-def _require_after(span: Span, earlier: dict[str, Span]) -> None:
-    if earlier:
-        frame, previous = next(reversed(earlier.items()))
-        if span.start_ns <= previous.start_ns:
-            raise FrameError(
-                f"exposure starts at {span.start_ns} ns, not after frame {frame} at {previous.start_ns} ns:"
-                " rows out of order, or the clock was reset"
-            )
+        raise OutsideError(f"exposure of spike frames {span_text} {where} the recording of {num_frames}")
 
 
 def _sharp_index(span: Span, recording: Recording, manifest: Manifest, k: int) -> int:
@@ -137,10 +135,14 @@ def _place(recording: Recording, k: int) -> str:
     return str(path or f"{recording.spike_paths[0]}#{recording.frames[k]}")
 
 
-def _positions(recording: Recording, frames: Sequence[str], unseen: Sequence[int]) -> npt.NDArray[np.int64]:
+def _positions(
+    recording: Recording, frames: Sequence[str], unseen: Sequence[tuple[int, int]]
+) -> npt.NDArray[np.int64]:
     place = {frame: k for k, frame in enumerate(recording.listed)}
     listed = np.array([place[frame] for frame in frames], np.int64)
-    return listed + np.searchsorted(np.array(unseen, np.int64), listed, side="right")
+    places, counts = np.array(unseen, np.int64).reshape(-1, 2).T
+    before = np.concatenate([[0], np.cumsum(counts)])
+    return listed + before[np.searchsorted(places, listed, side="right")]
 
 
 def _alignment(

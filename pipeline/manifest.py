@@ -15,6 +15,7 @@ from pipeline.config import apply_overrides, build
 from pipeline.errors import ConfigError
 from pipeline.files import can_be_path
 from pipeline.layout import Layout
+from pipeline.log_settings import LogClock, TimestampColumns, check_clock
 from pipeline.name_patterns import check_pattern
 from pipeline.spike_format import AutoFormat, SpikeFormat
 from pipeline.yaml_files import read_yaml
@@ -80,6 +81,8 @@ class Exposure:
         stride: spike frames from one exposure to the next (`every`); None is `window`.
         numbering: how a frame's name gives its number (`centred`; `every`; `log` in the dialect "seconds").
         dialect: of the log; None recognises it by its header.
+        timestamps: the columns of a log that is a table of no known dialect.
+        clock: what the log's stamps mean on the clock of the spikes.
         log_rate_hz: spike frames per second of the log's clock where that is not `rate_hz`: logs of the X4K tradition
             divide frame indices by 1000, whatever the camera did.
         offset_frames: spike frames added to every exposure and sharp instant, for a log that is always off by as many.
@@ -91,7 +94,9 @@ class Exposure:
     margin: int = 0
     stride: int | None = None
     numbering: Numbering = field(default_factory=Numbering)
-    dialect: Literal["seconds", "csv"] | None = None
+    dialect: Literal["seconds", "indices", "csv", "pairs"] | None = None
+    timestamps: TimestampColumns | None = None
+    clock: LogClock = field(default_factory=LogClock)
     log_rate_hz: Fraction | None = None
     offset_frames: int = 0
     raw_frames: RawFrames | None = None
@@ -112,6 +117,11 @@ class Exposure:
             raise ValueError(f"window {self.window} and stride {self.stride} must be at least 1")
         if self.log_rate_hz is not None and self.log_rate_hz <= 0:
             raise ValueError(f"log_rate_hz {self.log_rate_hz} must be above 0")
+        if self.timestamps is not None and (self.rule != "log" or self.dialect is not None):
+            raise ValueError(
+                "timestamps goes with the rule log, and says what dialect would: leave dialect out"
+            )
+        check_clock(self.clock, "columns" if self.timestamps else self.dialect, self.log_rate_hz)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,6 +51,11 @@ def store_facts(store: Store) -> dict[str, Any]:
         "stats": {name: found for name in store.voxel_names if (found := _statistics(store, name))},
         "fingerprint": store.fingerprint,
         "cameras": _cameras(sequences),
+        "timing": [
+            {"sequence": f"{sequence.split}/{sequence.name}", **timing}
+            for sequence in sequences
+            if (timing := sequence.attributes.get("timing"))
+        ],
         "sequences_list": [_sequence_facts(sequence) for sequence in sequences],
     }
 

@@ -69,6 +69,7 @@ class SequenceJobs:
             "alignment_offset": one.offset,
             "residual_ns": one.alignment.residual_ns.tolist(),
             "left_out": list(one.recording.left_out),
+            "timing": dict(one.alignment.timing),
             "set_aside": [dataclasses.asdict(problem) for problem in one.alignment.problems],
         }
 

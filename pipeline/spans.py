@@ -9,7 +9,9 @@ SECOND_NS = 1_000_000_000
 _HALF = Fraction(1, 2)
 
 
-def span_of(start_ns: int, stop_ns: int, rate_hz: Fraction, resolution_ns: int = 1) -> tuple[int, int, int]:
+def span_of(
+    start_ns: int | Fraction, stop_ns: int | Fraction, rate_hz: Fraction, resolution_ns: int = 1
+) -> tuple[int, int, int]:
     """Spike frames exposed during [start_ns, stop_ns): those whose middle, (i + 1/2) / rate, lies in it.
 
     A stamp as near to the beginning or the middle of a spike frame as its log's resolution is taken to mean exactly
@@ -31,7 +33,7 @@ def nanoseconds(spike_frame: int, rate_hz: Fraction) -> int:
     return round(spike_frame * SECOND_NS / rate_hz)
 
 
-def _edge(stamp_ns: int, rate_hz: Fraction, resolution_ns: int) -> tuple[int, int]:
+def _edge(stamp_ns: int | Fraction, rate_hz: Fraction, resolution_ns: int) -> tuple[int, int]:
     """The first spike frame whose middle is at or after the stamp, and how far its beginning is from it."""
     position = stamp_ns * rate_hz / SECOND_NS
     slack = resolution_ns * rate_hz / SECOND_NS

@@ -5,21 +5,29 @@ Nothing is filled in for a row that is wrong or missing: it is an error, or is s
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dialects import BadRow, LoggedExposure, RowError, bad_row, recognise
+from pipeline.dialects import Table, described, recognise
 from pipeline.errors import AlignmentError
 from pipeline.files import write_atomic
 from pipeline.inputs import read_small_text
+from pipeline.log_rows import BadRow, LoggedExposure, Row, RowError, SyncRow
+from pipeline.log_settings import TimestampColumns
+from pipeline.pairs import read_pairs
 
 MAX_LOG_BYTES = 64 << 20
 MAX_LISTED = 8
 """Rows named in one error message; the rest are counted."""
+FEWEST_TO_COMPARE = 4
+"""Rows that must agree on how they are written before one that is shorter was cut short."""
+R = TypeVar("R", LoggedExposure, SyncRow)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,73 +36,100 @@ class ExposureLog:
 
     Attributes:
         path: the file.
-        dialect: "seconds" or "csv".
+        dialect: "seconds", "indices", "csv" or "pairs"; "columns" for a table that the manifest describes.
+        unit: of its times: "ns", or "spike frames" in the dialect "indices".
+        by_order: it names no frames: its k-th row is about the k-th frame.
         resolution_ns: the last decimal place of its stamps: how far rounding may have moved them.
-        rows: in the order of the file.
+        cut_line: the number of its last line, where no line break ends it.
+        rows: exposures, in the order of the file.
+        sync: what it says of the clock of the spikes, in the order of the file.
         bad_rows: rows set aside; empty unless `read_log` was told to quarantine.
     """
 
     path: Path
     dialect: str
+    unit: Literal["ns", "spike frames"] = "ns"
+    by_order: bool = False
     resolution_ns: int
+    cut_line: int | None = None
     rows: tuple[LoggedExposure, ...]
+    sync: tuple[SyncRow, ...] = ()
     bad_rows: tuple[BadRow, ...] = ()
 
     def of(self, *names: str) -> dict[str, LoggedExposure]:
         """Rows by frame, of the first of the `names` that the log knows, or of a log without sequences."""
-        for name in (*names, None):
-            if name in self._by_sequence:
-                return self._by_sequence[name]
-        return {}
+        return {row.frame: row for row in _first_of(self._by_sequence, names)}
+
+    def sync_of(self, *names: str) -> tuple[SyncRow, ...]:
+        """The sync rows of the first of the `names` that has some, or of a log without sequences."""
+        return tuple(_first_of(self._sync_by_sequence, names))
 
     def bad_of(self, *names: str) -> tuple[BadRow, ...]:
         """The bad rows that are of one of the sequences `names`, or may be."""
         return tuple(row for row in self.bad_rows if row.sequence is None or row.sequence in names)
 
+    @property
+    def sequences(self) -> tuple[str | None, ...]:
+        """The sequences that have usable rows, in the order of the file."""
+        return tuple(self._by_sequence)
+
     @functools.cached_property
-    def _by_sequence(self) -> dict[str | None, dict[str, LoggedExposure]]:
-        index: dict[str | None, dict[str, LoggedExposure]] = {}
-        for row in self.rows:
-            index.setdefault(row.sequence, {})[row.frame] = row
-        return index
+    def _by_sequence(self) -> dict[str | None, list[LoggedExposure]]:
+        return _by_sequence(self.rows)
+
+    @functools.cached_property
+    def _sync_by_sequence(self) -> dict[str | None, list[SyncRow]]:
+        return _by_sequence(self.sync)
 
 
-def read_log(path: Path, dialect: str | None = None, *, quarantine: bool = False) -> ExposureLog:
+def read_log(
+    path: Path,
+    dialect: str | None = None,
+    *,
+    quarantine: bool = False,
+    columns: TimestampColumns | None = None,
+    stamp: str | None = None,
+) -> ExposureLog:
     """Read an alignment log.
 
     Args:
         path: the log.
-        dialect: "seconds" or "csv", which its header must then be; None recognises it by the header.
-        quarantine: set bad rows aside in `problems` instead of raising.
+        dialect: what its header must then announce; None recognises it by the header.
+        quarantine: set bad rows aside in `bad_rows` instead of raising.
+        columns: how to read a table of no known dialect.
+        stamp: what the stamps of the dialect "pairs" are: "start" (also where nothing is said), "middle" or "end".
 
     Raises:
         FormatError: no such file, or not a text file.
         AlignmentError: unknown header; or, naming file, line and value: a row with another number of fields,
-            a value that is no number, a `0.0,0.0` placeholder, a time before 0, an empty or reversed span, a
-            frame that has two rows (neither is then used).
+            a value that is no number, a `0.0,0.0` placeholder, a time before 0, an empty or reversed span, a last
+            line that was cut short, a frame that has two rows (neither is then used).
     """
     path = Path(path)
     lines = read_small_text(path, "alignment log", MAX_LOG_BYTES).split("\n")
-    dialect_of = recognise(path, lines[0].strip(), dialect)
-    rows: list[LoggedExposure] = []
-    bad: list[BadRow] = []
-    decimals = 0
-    for number, text in _data_lines(lines):
-        try:
-            row, places = dialect_of.parse(text, number)
-            rows.append(row)
-            decimals = max(decimals, places)
-        except RowError as problem:
-            bad.append(bad_row(dialect_of, text, number, problem))
-    rows = _drop_duplicates(rows, bad)
+    header = lines[0].strip()
+    table = described(path, header, columns) if columns else recognise(path, header, dialect)
+    if table is None:
+        found: Iterable[Row | BadRow] = read_pairs(_data_lines(lines, first=1), stamp or "start")
+    else:
+        found = _table_rows(table, _data_lines(lines, first=2))
+    parsed, bad = _sorted_out(found)
+    if lines[-1].strip():
+        _drop_cut_row(parsed, bad, len(lines), lines[-1])
+    rows = _drop_duplicates([row.exposure for row in parsed if row.exposure], bad)
     bad.sort(key=lambda row: row.line)
     if bad and not quarantine:
         raise AlignmentError(_listed(path, bad), "correct the log, or set the rows aside with --quarantine")
+    finest = [row.resolution for row in parsed if row.exposure] or [row.resolution for row in parsed]
     return ExposureLog(
         path=path,
-        dialect=dialect_of.name,
-        resolution_ns=max(1, -(-dialect_of.unit_ns // 10**decimals)),
+        dialect="pairs" if table is None else table.name,
+        unit="spike frames" if table is not None and table.in_frames else "ns",
+        by_order=table is None or table.by_order,
+        resolution_ns=max(1, -(-min(finest, default=Fraction(1)) // 1)),
+        cut_line=len(lines) if lines[-1].strip() else None,
         rows=tuple(rows),
+        sync=tuple(row.sync for row in parsed if row.sync),
         bad_rows=tuple(bad),
     )
 
@@ -114,10 +149,69 @@ def write_log(
     write_atomic(Path(path), "\n".join(lines) + "\n")
 
 
-def _data_lines(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    for number, text in enumerate(lines[1:], start=2):
+def _data_lines(lines: Sequence[str], first: int) -> Iterator[tuple[int, str]]:
+    for number, text in enumerate(lines[first - 1 :], start=first):
         if text.strip():
             yield number, text.strip()
+
+
+def _table_rows(table: Table, lines: Iterable[tuple[int, str]]) -> Iterator[Row | BadRow]:
+    for place, (number, text) in enumerate(lines):
+        try:
+            yield table.parse(text, number, place)
+        except RowError as problem:
+            yield table.bad_row(text, number, problem, place)
+
+
+def _sorted_out(found: Iterable[Row | BadRow]) -> tuple[list[Row], list[BadRow]]:
+    parsed: list[Row] = []
+    bad: list[BadRow] = []
+    for row in found:
+        if isinstance(row, Row):
+            parsed.append(row)
+        else:
+            bad.append(row)
+    return parsed, bad
+
+
+def _drop_cut_row(parsed: list[Row], bad: list[BadRow], cut_line: int, text: str) -> None:
+    """Set aside a last row without a line break whose last value was cut short.
+
+    Its decimals are fewer than those that all others have; or it has none and is far below all others, which are of
+    one length. A cut that leaves all digits, or whole rows, does not show here; frames without a row are missed later.
+    """
+    cut = parsed[-1] if parsed else None
+    if cut is None or cut.exposure is None or cut.exposure.line != cut_line or cut.last is None:
+        return
+    others = [row.last for row in parsed[:-1] if row.last is not None]
+    if len(others) < FEWEST_TO_COMPARE or len(set(map(_decimals, others))) > 1:
+        return
+    decimals = _decimals(others[0])
+    fewer = len(set(map(len, others))) == 1 and len(cut.last) < len(others[0])
+    if _decimals(cut.last) < decimals or (
+        not decimals and fewer and all(5 * Fraction(cut.last) < Fraction(other) for other in others)
+    ):
+        parsed.pop()
+        row, reason = (
+            cut.exposure,
+            f"shorter than all other rows and no line break: cut short in {text[:120]!r}",
+        )
+        bad.append(BadRow(line=row.line, reason=reason, sequence=row.sequence, frame=row.frame))
+
+
+def _decimals(text: str) -> int:
+    return len(text.partition(".")[2])
+
+
+def _by_sequence(rows: Iterable[R]) -> dict[str | None, list[R]]:
+    index: dict[str | None, list[R]] = {}
+    for row in rows:
+        index.setdefault(row.sequence, []).append(row)
+    return index
+
+
+def _first_of(index: Mapping[str | None, list[R]], names: Sequence[str]) -> list[R]:
+    return next((index[name] for name in (*names, None) if name in index), [])
 
 
 def _drop_duplicates(rows: list[LoggedExposure], bad: list[BadRow]) -> list[LoggedExposure]:

@@ -247,7 +247,12 @@ def test_positions_skip_a_number_for_every_frame_that_only_the_log_knows(tmp_pat
     made = make(tmp_path, [48], ["2", "9", "10", "11"], {"rule": "log"}, log=log)
     alignment = align_recording(*made)
     assert alignment.frames == ("2", "9", "10", "11")
-    assert alignment.positions.tolist() == [1, 5, 6, 7]  # without an image: 1; 3, 4, 8; 12
+    assert alignment.positions.tolist() == [
+        1,
+        8,
+        9,
+        10,
+    ]  # without an image: 1; 3, 4, 8; 12; by their times 5, 6, 7
     assert len(alignment.problems) == 5
 
 
@@ -257,7 +262,7 @@ def test_positions_of_numbered_logs_go_by_the_number(tmp_path):
     exposure = {"rule": "log", "numbering": {"per_number": 4}}
     alignment = align_recording(*make(tmp_path, [20], ["0001", "0003", "0010", "x"], exposure, log=log))
     assert alignment.frames == ("0001", "0003", "0010")
-    assert alignment.positions.tolist() == [0, 2, 3]
+    assert alignment.positions.tolist() == [0, 2, 9]
 
 
 def test_a_log_that_has_changed_is_read_again(tmp_path):

@@ -26,7 +26,7 @@ def test_reads_the_seconds_dialect_exactly(tmp_path):
     (row,) = log.rows
     assert (log.dialect, log.resolution_ns) == ("seconds", 1000)
     assert (row.frame, row.sequence, row.line) == ("31", "train/002/occ008.320_f2881", 2)
-    assert (row.start_ns, row.stop_ns) == (15_000_000, 47_000_000)
+    assert (row.start, row.stop) == (15_000_000, 47_000_000)
     assert log.of("train/002/occ008.320_f2881") == {"31": row}
     assert log.of("val/002") == {}
 
@@ -36,22 +36,22 @@ def test_reads_the_csv_dialect_in_every_unit(tmp_path, unit, factor):
     log = read_log(log_file(tmp_path, f"frame,start_{unit},stop_{unit}\r\n0007_002,3,12.5\r\n\r\n"))
     (row,) = log.rows
     assert log.dialect == "csv"
-    assert (row.frame, row.sequence, row.start_ns) == ("0007_002", None, 3 * factor)
-    assert row.stop_ns == round(Fraction("12.5") * factor)
+    assert (row.frame, row.sequence, row.start) == ("0007_002", None, 3 * factor)
+    assert row.stop == round(Fraction("12.5") * factor)
     assert log.resolution_ns == max(1, factor // 10)
     assert log.of("any", "name") == {"0007_002": row}
 
 
 def test_one_csv_log_may_serve_several_sequences(tmp_path):
     log = read_log(log_file(tmp_path, "frame,start_us,stop_us,sequence\n0,1,2,a\n0,3,4,b\n"))
-    assert log.of("train/a", "a")["0"].start_ns == 1000
-    assert log.of("train/b", "b")["0"].start_ns == 3000
+    assert log.of("train/a", "a")["0"].start == 1000
+    assert log.of("train/b", "b")["0"].start == 3000
     assert log.of("c") == {}
 
 
 def test_decimals_that_no_float_holds_stay_exact(tmp_path):
     log = read_log(log_file(tmp_path, "frame,start_s,stop_s\na,123456789.123456789,123456789.123456790\n"))
-    assert (log.rows[0].start_ns, log.rows[0].stop_ns) == (123456789123456789, 123456789123456790)
+    assert (log.rows[0].start, log.rows[0].stop) == (123456789123456789, 123456789123456790)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_many_wrong_rows_are_counted(tmp_path):
 
 @pytest.mark.parametrize("header", ["", "frame,t0,t1", "frame,start_us,stop_ms", "frame;start_us;stop_us"])
 def test_an_unknown_header_is_shown_beside_the_known_ones(tmp_path, header):
-    with pytest.raises(
-        AlignmentError, match="frame_idx,t0,t1,event_count,seq or frame,start_us,stop_us"
-    ) as caught:
+    with pytest.raises(AlignmentError) as caught:
         read_log(log_file(tmp_path, header + "\n1,2,3\n"))
+    known = (SECONDS.strip(), "split,scene,sub,frame,t0_idx,t1_idx,events", "frame,start_us,stop_us", ">unix")
+    assert all(one in caught.value.problem for one in known)
     assert f"align.txt:1: header {header!r}" in caught.value.problem
 
 
@@ -135,7 +135,7 @@ def test_written_logs_read_back(tmp_path):
     ).read_text() == "frame,start_ns,stop_ns\n000000,0,520833\n000001,520833,45833333\n"
     log = read_log(tmp_path / "a.csv")
     assert log.resolution_ns == 1
-    assert [(row.frame, row.start_ns, row.stop_ns) for row in log.rows] == [
+    assert [(row.frame, row.start, row.stop) for row in log.rows] == [
         ("000000", 0, 520_833),
         ("000001", 520_833, 45_833_333),
     ]
@@ -156,4 +156,4 @@ def test_any_text_gives_a_log_or_our_error(tmp_path, text, header):
     path = tmp_path / "fuzz.txt"
     path.write_bytes((header + text).encode("utf-8", "surrogatepass"))
     with contextlib.suppress(AlignmentError, FormatError):
-        assert all(row.stop_ns > row.start_ns >= 0 for row in read_log(path).rows)
+        assert all(row.stop > row.start >= 0 for row in read_log(path).rows)

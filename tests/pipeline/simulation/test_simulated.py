@@ -47,7 +47,7 @@ def test_the_log_selects_the_exposures_although_its_stamps_are_rounded(tmp_path)
     """At 1920 Hz a spike frame is 520833.33 ns: no boundary is a whole number of nanoseconds."""
     write_sequence(tmp_path, "train", "one", a_film(), RIG)
     log = read_log(sequence_folder(tmp_path, "train", "one") / "exposures.csv")
-    spans = [span_of(row.start_ns, row.stop_ns, RIG.rate_hz, log.resolution_ns)[:2] for row in log.rows]
+    spans = [span_of(row.start, row.stop, RIG.rate_hz, log.resolution_ns)[:2] for row in log.rows]
     assert spans == [tuple(span) for span in RIG.spans.tolist()]
     assert [row.frame for row in log.rows] == ["000000", "000001", "000002"]
 
