@@ -123,7 +123,7 @@ def load_network(path: Path) -> tuple[SpikeVRT, CheckpointInfo]:
         config = build(NetworkConfig, info.config["network"], f"{path}: network")
         network = build_network(config, info.num_bins)
         network.load_state_dict(network_weights(path))
-    except (ConfigError, KeyError, ValueError, RuntimeError) as error:
+    except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this network: {error}") from error
     return network.eval(), info
 

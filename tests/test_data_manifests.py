@@ -375,7 +375,9 @@ def test_a_rig_s_video_is_decoded_frame_by_frame(make, tmp_path):
     assert found.attrs["sources"][1:] == [state]
     assert ingest(made.root, out, made.manifest).written == 0
     os.utime(video, ns=(5, 5))
-    assert ingest(made.root, out, made.manifest).written == 3 and report.written == 5  # and the fits to the spikes
+    assert (
+        ingest(made.root, out, made.manifest).written == 3 and report.written == 5
+    )  # and the fits to the spikes
 
 
 @pytest.mark.parametrize("per_shard", [1, 2, 5])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.console import Output, counted, human_bytes
+from cli.console import Output, counted, human_bytes, printable
 from pipeline.reports import Quarantined, no_progress
 
 
@@ -152,3 +152,28 @@ def test_a_log_message_on_a_terminal_is_itself_and_its_level(monkeypatch: pytest
     logging.getLogger("model.train").info("learning")
     plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
     assert plain.split() == ["INFO", "learning"]
+
+
+def test_nothing_printed_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of files are any bytes: an escape sequence, half a character."""
+    name = "a\x1b[2J\udcff\x9b\rb"
+    assert printable(name + "\n\té") == r"a\x1b[2J\udcff\x9b\rb" + "\n\té"
+    output = Output()
+    output.say(name)
+    output.table(name, (name,), [(name,)])
+    logging.getLogger("pipeline.x").warning("%s is odd", name)
+    with pytest.raises(typer.Exit):
+        output.quarantined([Quarantined(name, name)])
+    out, err = capsys.readouterr()
+    assert not re.search(r"[\x1b\udcff\x9b\r]", out + err) and err.count(r"a\x1b[2J") == 1
+
+
+def test_another_log_hears_the_message_as_it_is() -> None:
+    heard = []
+    handler = logging.Handler()
+    handler.emit = heard.append  # type: ignore[method-assign]
+    Output()
+    logging.getLogger("pipeline").addHandler(handler)
+    logging.getLogger("pipeline.x").warning("%s\x1b", 3)
+    logging.getLogger("pipeline").removeHandler(handler)
+    assert heard[0].getMessage() == "3\x1b" and heard[0].args == (3,)

@@ -59,3 +59,21 @@ def test_headers_tell_what_an_npz_holds_without_reading_it(tmp_path):
     (tmp_path / "b.npz").write_bytes(b"PK no zip")
     with pytest.raises(FormatError, match=r"b.npz: not a readable .npz"):
         npz_headers(tmp_path / "b.npz")
+
+
+def test_refuses_an_archive_that_holds_less_than_its_header_says(tmp_path):
+    np.savez(tmp_path / "whole.npz", a=np.zeros((2, 3), np.uint8))
+    with zipfile.ZipFile(tmp_path / "whole.npz") as whole, zipfile.ZipFile(tmp_path / "cut.npz", "w") as cut:
+        cut.writestr("a.npy", whole.read("a.npy")[:-1])
+    with pytest.raises(FormatError, match=r"a has not the size of an array of shape \(2, 3\)"):
+        read_npz(tmp_path / "cut.npz", None)
+
+
+@pytest.mark.parametrize("place", [10, 40, 60, 100])
+def test_refuses_headers_that_are_no_python(tmp_path, place):
+    np.save(tmp_path / "a.npy", np.zeros(3, np.uint8))
+    data = bytearray((tmp_path / "a.npy").read_bytes())
+    data[place : place + 2] = b"(\0"
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(FormatError, match=r"not a readable \.npy"):
+        map_npy(tmp_path / "a.npy")

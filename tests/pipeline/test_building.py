@@ -229,3 +229,18 @@ def test_a_store_that_changed_since_the_plan_was_made_is_refused(store):
     with StoreBuilder(store, "voxelize/k4", read_root(store)):
         pass
     assert not (store / WORK).exists()
+
+
+def test_refuses_to_write_where_a_link_leads_out(store, tmp_path):
+    build(store, job(store, Numbers()))
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_text("untouched")
+    (store / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(StoreError, match="link: a link or special file in a store"):
+        build(store, job(store, Numbers(first=100), inputs="other"))
+    (store / "link").unlink()
+    (store / WORK).mkdir()
+    (store / WORK / "lock").symlink_to(tmp_path / "outside" / "file")
+    with pytest.raises(StoreError, match="lock: a link or special file in a store"):
+        build(store, job(store, Numbers(first=100), inputs="other"))
+    assert (tmp_path / "outside" / "file").read_text() == "untouched"

@@ -118,6 +118,13 @@ def test_lists_all_problems_at_once_with_their_paths():
         ({"name": 3}, "name: expected str, got 3"),
         ({"qqq": 3}, "qqq: unknown key (known: name, on,"),
         ({3: 3}, "3: unknown key"),
+        ({"inner": {"steps": 1 << 63}}, "inner.steps: expected int, got 9223372036854775808"),
+        ({"inner": {"steps": 16**5000}}, "inner.steps: expected int, got a int that is too large to show"),
+        ({"rate": 16**5000}, "rate: expected Fraction, got a int that is too large to show"),
+        ({"name": ["x" * 1000]}, f"name: expected str, got ['{'x' * 198}…"),
+        ({"by_name": {7: 1}}, "by_name: name 7 is not text: put it in quotes"),
+        ({"path": "a\0b"}, r"path: expected Path, got 'a\x00b'"),
+        ({"path": "\ud800"}, r"path: expected Path, got '\ud800'"),
     ],
 )
 def test_refuses_by_name(values, problem):
@@ -239,3 +246,10 @@ def test_a_group_given_in_part_keeps_the_other_defaults_of_that_group():
     assert usual.shot_noise > 0
     assert config.rig == RigConfig(scale=2, camera=dataclasses.replace(usual, threshold=4.0))
     assert from_overrides(SceneConfig, ["rig.camera={}"]).rig.camera == usual
+
+
+def test_lists_some_of_very_many_problems():
+    problems = problems_of({f"key{k}": 1 for k in range(9000)} | {"k" * 900: [[[]]]})
+    assert (
+        problems.count("unknown key") == 50 and problems.endswith("and 8952 more") and len(problems) < 20_000
+    )

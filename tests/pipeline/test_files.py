@@ -4,7 +4,7 @@ import pytest
 
 from pipeline import files
 from pipeline.errors import UsageError
-from pipeline.files import atomic_file, safe_join, sha256_of, write_atomic
+from pipeline.files import atomic_file, can_be_path, safe_join, sha256_of, write_atomic
 
 
 def test_writes_bytes_and_text_into_new_folders(tmp_path):
@@ -77,3 +77,14 @@ def test_sha256_of_known_bytes(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_of(tmp_path / "abc") == expected
+
+
+def test_refuses_links_in_a_circle(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(UsageError, match="leads nowhere"):
+        safe_join(tmp_path, "a")
+
+
+def test_knows_what_no_file_can_be_called():
+    assert can_be_path("a/é\n\udcff") and not can_be_path("a\0") and not can_be_path("\ud800")

@@ -1,5 +1,7 @@
 import os
+import resource
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -92,7 +94,7 @@ def test_refuses_other_colour_modes_formats_and_pages(tmp_path):
     for name, words in {
         "cmyk.jpg": "CMYK",
         "animated.gif": "not a readable",
-        "pages.tif": "2 pages",
+        "pages.tif": "2 pages or more",
         "turned.jpg": "orientation 6",
     }.items():
         with pytest.raises(FormatError, match=words):
@@ -154,3 +156,32 @@ def test_reads_the_real_sharp_frames():
     grey = read_rgb(SHARED / "sreds_t301_250x400/203_part1_key_id151.png")
     assert grey.shape == (3, 250, 400)
     assert (grey == grey[:1]).all()
+
+
+def test_a_chunk_takes_no_more_memory_than_the_file_has_bytes(tmp_path):
+    """Pillow reads as many bytes as a chunk says it has, and Python sets that memory aside at once."""
+    write_png(tmp_path / "a.png", picture())
+    data = (tmp_path / "a.png").read_bytes()
+    place = data.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(data[:place] + struct.pack(">I", (1 << 31) - 1) + data[place + 4 :])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (1 << 28), before[1]))
+    try:
+        np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), picture())
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_pages_are_not_counted_to_their_end(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "one.tif")
+    first = (tmp_path / "one.tif").read_bytes()
+    start = struct.unpack_from("<I", first, 4)[0]
+    end = start + 2 + 12 * struct.unpack_from("<H", first, start)[0]
+    places = [len(first) + (end - start + 4) * (k + 1) for k in range(9000)]
+    pages = b"".join(first[start:end] + struct.pack("<I", place) for place in places)
+    (tmp_path / "many.tif").write_bytes(first[:4] + struct.pack("<I", len(first)) + first[8:] + pages)
+    started = time.process_time()
+    with pytest.raises(FormatError, match="2 pages or more"):
+        image_size(tmp_path / "many.tif")
+    assert time.process_time() - started < 0.5

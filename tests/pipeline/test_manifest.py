@@ -114,6 +114,9 @@ def test_reads_a_file_by_its_path(tmp_path):
         ({"splits": {"a/b": {}}}, "name 'a/b'"),
         ({"splits": {"val": {"folder": "../x"}}}, "inside the root"),
         ({"splits": {"val": {"folder": "{frame}"}}}, "inside the root"),
+        ({"splits": {"val": {"folder": "a\0b"}}}, "inside the root"),
+        ({"exposure": {"numbering": {"pattern": "(a+)+$"}}}, "may take too long"),
+        ({"exposure": {"raw_frames": {"pattern": r"(\w+\s?)*", "spike_frames": 8}}}, "may take too long"),
         ({"scale": 0}, "scale 0"),
         ({"scale": "big"}, "scale"),
     ],
@@ -155,3 +158,8 @@ def test_geometry_may_be_left_to_the_recordings():
     assert manifest.spikes == AutoFormat(geometry="auto", rate_hz=Fraction(1920))
     with pytest.raises(ConfigError, match=r"spikes\.rate_hz: missing"):
         read_manifest("gopro_spike", ["spikes={geometry: auto}"])
+
+
+def test_a_name_longer_than_files_have_is_an_unknown_one():
+    with pytest.raises(ConfigError, match="is not one of"):
+        read_manifest("x" * 5000)

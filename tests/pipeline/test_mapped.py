@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -232,3 +233,57 @@ def test_refuses_a_folder_without_an_array(tmp_path):
     (tmp_path / "zarr.json").write_text("[]")
     with pytest.raises(StoreError, match=r"zarr.json"):
         MappedArray(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": [10**15, 6, 11]},
+        {"shape": [True, 6, 11]},
+        {"shape": [0, 6, 11]},
+        {"shape": [-5, 6, 11]},
+        {"shape": []},
+        {"shape": ["5", 6, 11]},
+    ],
+)
+def test_refuses_shapes_that_its_shards_cannot_hold(path, changes):
+    metadata = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps(metadata | changes))
+    with pytest.raises(StoreError, match=str(path)):
+        MappedArray(path)
+
+
+def test_refuses_grids_and_chunks_without_end(path):
+    metadata = json.loads((path / "zarr.json").read_text())
+    sharding = metadata["codecs"][0]["configuration"]
+    for shape, side in (([10**15, 1, 1], [1, 1, 1]), ([10**5] * 3, [10**5] * 3)):
+        metadata["shape"] = shape
+        metadata["chunk_grid"]["configuration"]["chunk_shape"] = sharding["chunk_shape"] = side
+        (path / "zarr.json").write_text(json.dumps(metadata))
+        with pytest.raises(StoreError, match="not an array written by spk"):
+            MappedArray(path)
+
+
+def test_refuses_a_chunk_that_unpacks_to_another_size(tmp_path, values):
+    larger = np.concatenate([values, values], axis=2)[:, :, :16]
+    array = write_array(tmp_path / "a", larger, codec="zstd", shard=(4, 6, 16), chunk=(2, 3, 8))
+    metadata = json.loads((array / "zarr.json").read_text())
+    metadata["shape"] = [5, 6, 8]
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = [4, 6, 8]
+    metadata["codecs"][0]["configuration"]["chunk_shape"] = [2, 3, 4]
+    (array / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(StoreError, match="a chunk of 48, not 24 bytes"):
+        MappedArray(array)[0]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_refuses_metadata_that_is_no_ordinary_file(tmp_path, make):
+    make(tmp_path / "zarr.json")
+    with pytest.raises(StoreError, match=r"zarr\.json"):
+        MappedArray(tmp_path)
+
+
+def test_refuses_metadata_without_end(path, monkeypatch):
+    monkeypatch.setattr(mapped, "MAX_METADATA_BYTES", 100)
+    with pytest.raises(StoreError, match="more than 100 bytes"):
+        MappedArray(path)

@@ -62,6 +62,13 @@ def test_finds_splits_sequences_and_frames_in_numerical_order(tmp_path):
     assert found[1].format.width == 8
 
 
+def test_natural_order_reads_numbers_of_any_length():
+    assert sorted(["1" * 5001, "9" * 5000, "0" * 6000 + "2"], key=natural_order)[::2] == [
+        "0" * 6000 + "2",
+        "1" * 5001,
+    ]
+
+
 def test_natural_order_reads_numbers():
     names = ["10", "9", "0007_002", "0007", "0008", "a2", "a10"]
     assert sorted(names, key=natural_order) == ["0007", "0007_002", "0008", "9", "10", "a2", "a10"]

@@ -96,3 +96,22 @@ def test_refuses_files_and_folders_of_other_things(tmp_path):
 
 def test_the_version_is_told():
     assert program_version()
+
+
+@pytest.mark.parametrize(
+    ("splits", "stages"),
+    [
+        ({"../x": ["a"]}, {}),
+        ({"train": ["../../x"]}, {}),
+        ({"train": ["/etc"]}, {}),
+        ({"train": [3]}, {}),
+        ({"train": 3}, {}),
+        ({"train": ["a"]}, {"ingest": {"sequences": {"train/a": {"../../x": "0"}}}}),
+        ({"train": ["a"]}, {"ingest": {"stats": {"/etc": "0"}}}),
+        ({"train": ["a"]}, {"ingest": 3}),
+    ],
+)
+def test_refuses_places_outside_even_under_the_right_checksum(tmp_path, splits, stages):
+    write_root(tmp_path, ATTRIBUTES | {"splits": splits}, stages)
+    with pytest.raises(StoreError, match="splits and stages are not as spk writes them"):
+        read_root(tmp_path)

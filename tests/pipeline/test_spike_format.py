@@ -42,6 +42,7 @@ def test_fewer_pixels_than_a_byte_cannot_be_counted_to_the_end_of_a_file():
     [
         {"height": 0},
         {"width": 1 << 20},
+        {"height": 1 << 13, "width": 1 << 13},
         {"rate_hz": 0},
         {"rate_hz": 1920.5},
         {"bit_order": "big"},

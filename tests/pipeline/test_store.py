@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StoreError, UsageError
+from pipeline.fingerprints import fingerprint_of
 from pipeline.ingest import ingest
 from pipeline.mapped import forget_maps
 from pipeline.store import Sequence, open_store, runs_of
@@ -201,3 +203,75 @@ def test_a_store_without_spikes_in_train_cannot_be_normalized(tmp_path, raw):
     voxelize(tmp_path / "dark", num_bins=4)
     with pytest.raises(StoreError, match="all counts of 'k4' in the train split are equal"):
         open_store(tmp_path / "dark").normalization("k4")
+
+
+def forge(store, node, change):
+    """Change the metadata of a node, and let the root agree with it."""
+    for place in (node, ""):
+        file = store / place / "zarr.json"
+        metadata = json.loads(file.read_text())
+        attributes = metadata["attributes"]
+        if place:
+            change(metadata)
+        else:
+            sequences = attributes["stages"]["ingest"]["sequences"]
+            sequences["train/a"][node] = hashlib.sha256((store / node / "zarr.json").read_bytes()).hexdigest()
+            attributes.pop("checksum")
+            attributes["checksum"] = fingerprint_of(attributes)
+        file.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize("key", ["../../../x", "/etc/passwd", "c/../../x", "c/0/0/0/", ""])
+def test_refuses_a_ledger_that_leads_out(store, key):
+    forge(store, "train/a/spikes", lambda metadata: metadata["attributes"].update(ledger={key: [1, 1]}))
+    with pytest.raises(StoreError, match="its ledger is not as spk writes it"):
+        open_store(store)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frames": 3},
+        {"frames": []},
+        {"positions": [0]},
+        {"spike_shape": [1]},
+        {"arrays": None},
+        {"spike_shape": "ab"},
+    ],
+)
+def test_refuses_a_sequence_that_is_none(store, changes):
+    forge(store, "train/a", lambda metadata: metadata["attributes"].update(changes))
+    with pytest.raises(StoreError, match="not a sequence as spk writes it"):
+        open_store(store).sequence("train", "a")
+
+
+def test_refuses_a_table_of_another_length(store):
+    attributes = {"frames": ["000", "001"], "positions": [0, 1]}
+    forge(store, "train/a", lambda metadata: metadata["attributes"].update(attributes))
+    sequence = open_store(store).sequence("train", "a")
+    with pytest.raises(StoreError, match=r"int64 \(3, 2\) for 2 frames"):
+        sequence.exposure  # noqa: B018
+
+
+def test_refuses_links_and_pipes_in_a_store(store, tmp_path):
+    shard = store / "train/a/spikes/c/0/0/0"
+    shard.rename(tmp_path / "moved")
+    shard.symlink_to(tmp_path / "moved")
+    with pytest.raises(StoreError, match=f"{shard}: not an ordinary file"):
+        open_store(store)
+    shard.unlink()
+    (tmp_path / "moved").rename(shard)
+    (store / "train/a").rename(tmp_path / "a")
+    (store / "train/a").symlink_to(tmp_path / "a")
+    with pytest.raises(StoreError, match="a symbolic link in a store"):
+        open_store(store)
+
+
+def test_refuses_a_root_without_a_name(store):
+    root = json.loads((store / "zarr.json").read_text())
+    attributes = root["attributes"]
+    del attributes["name"], attributes["checksum"]
+    attributes["checksum"] = fingerprint_of(attributes)
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(StoreError, match="not the root of a store"):
+        open_store(store)

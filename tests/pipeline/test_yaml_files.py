@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import yaml_files
@@ -33,6 +33,8 @@ def test_an_empty_text_is_an_empty_mapping():
         ("a: !!python/object/apply:os.system ['x']\n", "not valid YAML"),
         ("a: " + "[" * 20_000, "not valid YAML"),
         ("a: " + "9" * 5000, "not valid YAML"),
+        ("a: 0x" + "f" * 500, "a number of 502 characters"),
+        ("a: 1" + ":1" * 50_000, "a number of 100001 characters"),
     ],
 )
 def test_refuses_doubtful_yaml(tmp_path, text, problem):
@@ -75,7 +77,7 @@ def test_numbers_that_are_none_are_written_as_yaml_has_them(value):
     assert repr(yaml.safe_load(dump_yaml({"a": value}))["a"]) == repr(value)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.text(max_size=5),
@@ -90,3 +92,10 @@ def test_plain_values_come_back_in_their_order(values):
 def test_a_value_that_stands_in_two_places_is_written_twice():
     shared = [1, 2]
     assert parse_yaml(dump_yaml({"a": shared, "b": shared}), "x") == {"a": [1, 2], "b": [1, 2]}
+
+
+def test_a_file_without_size_and_end_is_read_no_further_than_the_limit(tmp_path):
+    """Files of /proc say that they are of 0 bytes."""
+    (tmp_path / "a.yaml").symlink_to("/proc/self/pagemap")
+    with pytest.raises(ConfigError, match="too large"):
+        read_yaml(tmp_path / "a.yaml")
