@@ -90,7 +90,7 @@ class Output:
         )  # a table's own title is folded
         table = Table()
         for number, column in enumerate(columns):
-            table.add_column(column, justify="right" if number else "left", overflow="fold")
+            table.add_column(printable(column), justify="right" if number else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self._for_people.print(table)

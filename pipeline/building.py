@@ -25,10 +25,10 @@ import numpy.typing as npt
 from pipeline.errors import StoreError
 from pipeline.files import PARTIAL, write_atomic
 from pipeline.fingerprints import fingerprint_of
-from pipeline.mapped import forget_maps, read_metadata
+from pipeline.mapped import forget_maps
+from pipeline.metadata import check_sizes, read_metadata
 from pipeline.root import WORK, Attributes, read_root, write_group, write_node, write_root
 from pipeline.shards import ArrayLayout, Index, Receipt, shard_key, write_shard
-from pipeline.store import check_sizes
 
 Region = tuple[slice, ...]
 

@@ -6,12 +6,9 @@ cache of our own to configure.
 """
 
 import itertools
-import json
 import math
 import operator
-import os
 import resource
-import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
@@ -22,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
+from pipeline.metadata import REPAIR, read_metadata
 from pipeline.shards import (
     CRC_BYTES,
     MISSING,
@@ -34,12 +32,8 @@ from pipeline.shards import (
     shard_key,
 )
 
-REPAIR = "restore the file from a copy, or build the store again with --overwrite"
-
-
 MAX_CHUNK_BYTES = 1 << 28
 """The largest chunks that are written are tables of a sequence's frames, or single spike frames."""
-MAX_METADATA_BYTES = 1 << 26
 _UNPACKED = slice(4, 8)
 """Where the header of a Blosc buffer holds the size of what is in it."""
 
@@ -236,52 +230,6 @@ class _Maps:
 
 _MAPS = _Maps()
 forget_maps = _MAPS.forget
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Read the `zarr.json` of a group or array.
-
-    Raises:
-        StoreError: it is not there or not JSON.
-    """
-    return parse_metadata(path, metadata_bytes(path))
-
-
-def metadata_bytes(path: Path) -> bytes:
-    """The bytes of a group's or array's `zarr.json`.
-
-    Raises:
-        StoreError: it is not there, not an ordinary file (a pipe would block, a link may lead anywhere), or huge.
-    """
-    file = path / "zarr.json"
-    try:
-        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                raise StoreError(f"{file}: not an ordinary file", REPAIR)
-            text = opened.read(MAX_METADATA_BYTES + 1)
-    except FileNotFoundError:
-        raise StoreError(f"{file} is missing: no Zarr group or array here") from None
-    except OSError as error:
-        raise StoreError(f"{file}: cannot be read: {error.strerror}", REPAIR) from error
-    if len(text) > MAX_METADATA_BYTES:
-        raise StoreError(f"{file}: more than {MAX_METADATA_BYTES} bytes", REPAIR)
-    return text
-
-
-def parse_metadata(path: Path, text: bytes) -> dict[str, Any]:
-    """The values of a `zarr.json`.
-
-    Raises:
-        StoreError: it is not JSON, or not of a group or array.
-    """
-    file = path / "zarr.json"
-    try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{file}: cannot be read: {error}", REPAIR) from error
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("attributes"), dict):
-        raise StoreError(f"{file}: not a Zarr v3 group or array", REPAIR)
-    return metadata
 
 
 def _layout_from(metadata: dict[str, Any]) -> ArrayLayout:

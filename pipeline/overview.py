@@ -11,7 +11,7 @@ from pipeline.camera_facts import reset_of, threshold_of
 from pipeline.dat import SpikeStream, open_spikes
 from pipeline.geometry import GeometryScore
 from pipeline.images import write_png
-from pipeline.mapped import read_metadata
+from pipeline.metadata import read_metadata
 from pipeline.preview import contact_sheet, tfp, to_grey8, voxel_preview
 from pipeline.root import STATS, VOXELIZE
 from pipeline.store import Sequence, Store

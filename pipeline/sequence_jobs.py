@@ -16,7 +16,7 @@ from pipeline.examine import Examined
 from pipeline.fingerprints import fingerprint_of
 from pipeline.frames import FramePlace, file_of
 from pipeline.manifest import Manifest
-from pipeline.mapped import read_metadata
+from pipeline.metadata import read_metadata
 from pipeline.shards import ArrayLayout, frames_layout, spikes_layout
 from pipeline.store import TABLES
 from pipeline.tables import Lit, table_jobs

@@ -17,9 +17,7 @@ missing shard, which any Zarr reader would take for zeros, is an error here.
 import functools
 import hashlib
 import itertools
-import re
-import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.mapped import REPAIR, MappedArray, metadata_bytes, parse_metadata, read_metadata
+from pipeline.mapped import MappedArray
+from pipeline.metadata import REPAIR, check_sizes, metadata_bytes, parse_metadata, read_metadata
 from pipeline.physics import LightFit
 from pipeline.root import INGEST, STATS, VOXELIZE, read_root
 from pipeline.stats import Normalization, Transform, normalization_from
 
-_SHARD_KEY = re.compile(r"c(/[0-9]+)*")
 TABLES = ("exposure", "exposure_ns", "sharp_index")
 
 
@@ -289,36 +287,6 @@ def stage_record(store: Path, nodes: Mapping[str, Iterable[str]]) -> dict[str, A
 def stats_digests(store: Path, voxels: str) -> dict[str, str]:
     """Digests of the metadata that holds the statistics of some voxel grids."""
     return _digests(store, [STATS, f"{STATS}/{voxels}"])
-
-
-def check_sizes(node: Path, metadata: Mapping[str, Any]) -> None:
-    """Compare the files of an array with the ledger in its metadata.
-
-    Raises:
-        StoreError: a shard is missing or has another size.
-    """
-    for key, size in _ledger_sizes(node, metadata["attributes"].get("ledger", {})):
-        shard = node / key
-        try:
-            status = shard.lstat()
-        except OSError:
-            raise StoreError(f"{shard}: shard is missing", REPAIR) from None
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"{shard}: not an ordinary file", REPAIR)
-        if status.st_size != size:
-            raise StoreError(f"{shard}: {status.st_size} bytes, but {size} were written", REPAIR)
-
-
-def _ledger_sizes(node: Path, ledger: Any) -> Iterator[tuple[str, int]]:
-    try:
-        for key, (size, _) in ledger.items():
-            if not _SHARD_KEY.fullmatch(key):
-                raise ValueError(key)
-            yield key, size
-    except (AttributeError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{node / 'zarr.json'}: its ledger is not as spk writes it: {error}", REPAIR
-        ) from error
 
 
 def _check_stage(store: Path, record: Mapping[str, Any]) -> None:

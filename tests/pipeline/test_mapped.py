@@ -1,5 +1,4 @@
 import json
-import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -274,16 +273,3 @@ def test_refuses_a_chunk_that_unpacks_to_another_size(tmp_path, values):
     (array / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(StoreError, match="a chunk of 48, not 24 bytes"):
         MappedArray(array)[0]
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
-def test_refuses_metadata_that_is_no_ordinary_file(tmp_path, make):
-    make(tmp_path / "zarr.json")
-    with pytest.raises(StoreError, match=r"zarr\.json"):
-        MappedArray(tmp_path)
-
-
-def test_refuses_metadata_without_end(path, monkeypatch):
-    monkeypatch.setattr(mapped, "MAX_METADATA_BYTES", 100)
-    with pytest.raises(StoreError, match="more than 100 bytes"):
-        MappedArray(path)
