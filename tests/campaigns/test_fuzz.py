@@ -121,8 +121,8 @@ EDITS = st.lists(
 )
 """Changes to a tree of plain values: at the node of a number (modulo how many there are), what, with which value."""
 PATCHES = st.tuples(
-    st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=4)), max_size=6),
-    st.none() | st.integers(0, 1 << 12),
+    st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=4)), max_size=3),
+    st.sampled_from([None] * 7 + [1]).flatmap(lambda cut: st.integers(0, 1 << 12) if cut else st.none()),
 )
 """Changes to bytes: what is overwritten and where (modulo the length), and where they are cut off."""
 

@@ -717,17 +717,21 @@ def confined() -> Iterator[Callable[[list[str], Scene], Ended]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, small_scenes: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    simulate_scenes(folder / "raw", from_overrides(SceneConfig, [*small_scenes, "rig.scale=1"]))
+    simulate_scenes(
+        folder / "raw", from_overrides(SceneConfig, [*small_scenes, "train=1", "val=0", "test=0"])
+    )
     ingest(folder / "raw", folder / "store", read_manifest("simulated"), workers=1)
     voxelize(folder / "store", num_bins=4, codec="zstd", workers=1)
     return folder
 
 
 @pytest.fixture
-def scene(made: Path, tmp_path: Path) -> Scene:
-    """A copy that a test may spoil, beside a folder with a file."""
-    for name in ("raw", "store"):
-        shutil.copytree(made / name, tmp_path / name)
+def scene(made: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Scene:
+    """A copy, of what the case's command is about, that a test may spoil, beside a folder with a file."""
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
+    for place in ("raw", "store"):
+        if name not in CASES or place.upper() in CASES[name].command:
+            shutil.copytree(made / place, tmp_path / place)
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "sentinel").write_text("untouched")
     return Scene(tmp_path, tmp_path / "raw", tmp_path / "store", tmp_path / "outside")
@@ -767,6 +771,14 @@ def test_it_is_refused_in_bounds(
     assert (state_of(scene.raw), state_of(scene.outside)) == before
     assert ended.seconds < MOST_SECONDS and ended.peak < MOST_BYTES, told
     FIGURES.append(ended)
+
+
+def test_what_is_touched_outside_would_be_seen(
+    scene: Scene, confined: Callable[[list[str], Scene], Ended]
+) -> None:
+    shutil.copy(scene.stream, scene.outside / "a.dat")
+    ended = confined(["inspect", str(scene.outside / "a.dat")], scene)
+    assert "open" in ended.touched and str(scene.outside / "a.dat") in ended.touched
 
 
 def test_figures(campaign: Callable[..., str]) -> None:
