@@ -5,7 +5,8 @@ A sync row says at which instant of the log's clock a spike frame began. The sta
 line has them; no float is involved.
 
 What sync rows cannot show: an error that all of them share, such as the same delay of every stamp; with two of them,
-whether either is wrong; a drift that comes and goes between two of them.
+whether either is wrong, and with three to five, whether one is by a few spike frames; a drift that comes and goes
+between two of them.
 """
 
 import itertools
@@ -18,10 +19,11 @@ from typing import Any
 from pipeline.log_rows import SyncRow
 from pipeline.spans import SECOND_NS
 
-MAX_DRIFT = Fraction(1, 100)
-"""Clocks differ by parts per ten thousand at most; more than this is another rate than the manifest's."""
+MAX_DRIFT = Fraction(2, 1000)
+"""Clocks differ by parts per ten thousand; more than this is another rate than the manifest's, or a wrong row."""
 STEP_SPREADS = 12
-"""A jump between two sync rows is a step when it is this many median absolute deviations (8 sigma) from the others."""
+"""A jump between two sync rows is a step when it is this many median absolute deviations (8 sigma) large; more where
+there are few rows."""
 _HALF = Fraction(1, 2)
 
 
@@ -172,7 +174,8 @@ def _step(rows: Sequence[SyncRow], fitted: Fraction) -> tuple[SyncRow, Fraction]
     period = sorted(Fraction(ns, frames) for ns, frames in between)[len(between) // 2]
     jumps = [ns - period * frames for ns, frames in between]
     usual = sorted(map(abs, jumps))[(len(jumps) - 1) // 2]
+    few = 1 + Fraction(8, len(pairs) - 2)
     largest = max(range(len(jumps)), key=lambda k: abs(jumps[k]))
-    if abs(jumps[largest]) <= max(fitted * _HALF, STEP_SPREADS * usual):
+    if abs(jumps[largest]) <= max(fitted * _HALF, STEP_SPREADS * few * usual):
         return None
     return pairs[largest][1], jumps[largest]

@@ -29,6 +29,8 @@ UNIT_FACTOR = 100
 """From one frame to the next, exposures or intervals that change by this factor are in another unit."""
 MAX_STRAYS = 3
 MAX_RETRACTED = 2
+FEWEST_BEFORE = 3
+"""Frames that must agree before a fault, so that what comes after is wrong and not they."""
 MIN_RUN = 3
 """Irregular intervals in a row that are a camera changing its rate, and not a stepped clock."""
 
@@ -48,8 +50,8 @@ def examine_timing(exposures: Sequence[Stamped], *, least: int = 0, resolution: 
     chain = _Chain(rows, scale, least or (scale.median // 1000 if scale else 0), resolution)
     chain.check_units()
     chain.walk()
-    unsteady = scale is not None and (chain.irregular > 0 or 2 * chain.limit_of(1) >= scale.period)
-    verdict = "too few to tell" if scale is None else "irregular" if unsteady else "regular"
+    steady = chain.is_steady and not chain.irregular
+    verdict = "too few to tell" if scale is None else "regular" if steady else "irregular"
     return Timing(
         frames=len(rows),
         verdict=verdict,
@@ -140,6 +142,11 @@ class _Chain:
         rounding += Fraction(periods * self.resolution, self.scale.intervals)
         return int(max(SPREADS * few * jitter, rounding, self.least) + wander)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether a stamp shows by itself that it is out of line."""
+        return self.scale is not None and 2 * self.limit_of(1) < self.scale.period
+
     def check_units(self) -> None:
         """Set aside what is in another unit: the rows of a passage, if the usual one comes back, else all after it."""
         segments = self._segments()
@@ -170,7 +177,7 @@ class _Chain:
             missing = self._missing(good[-1], row)
             if missing is not None:
                 if self._is_far(k - 1) and self._is_far(k):
-                    self._lost(k, "unit", good[-1])
+                    self._lost(k, "unit", good)
                     return
                 run = 0
                 self._gap(row, missing)
@@ -184,7 +191,7 @@ class _Chain:
                 self.irregular += 1
                 self._gap(row, self._skipped(good[-1], row))
             else:
-                self._lost(k, "reset" if row.start <= good[-1].start else "step", good[-1])
+                self._lost(k, "reset" if row.start <= good[-1].start else "step", good)
                 return
             good.append(row)
             k += 1
@@ -209,8 +216,8 @@ class _Chain:
 
     def _rejoins(self, good: Sequence[Stamped], k: int) -> tuple[int, int] | None:
         """(how many of the last good frames, the next frame) so that without those between all is well again."""
-        if self.scale is None:
-            return None
+        if not self.is_steady:
+            return None  # nothing tells which of them is wrong
         for removed in range(1, MAX_STRAYS + MAX_RETRACTED + 1):
             for retracted in range(min(removed, MAX_RETRACTED, len(good) - 1) + 1):
                 after = k + removed - retracted
@@ -262,20 +269,33 @@ class _Chain:
                 f" {previous.start}): rows out of order, or a wrong stamp"
             )
 
-    def _lost(self, k: int, kind: Kind, last: Stamped) -> None:
-        """Distrust frame k and all after it."""
-        row = self.rows[k]
+    def _lost(self, k: int, kind: Kind, good: Sequence[Stamped]) -> None:
+        """Distrust frame k and all after it; and those before it that may be what is wrong."""
+        row, last = self.rows[k], good[-1]
         places = row.place - last.place
         expected = last.start + round(self.scale.period * places) if self.scale else last.start
         self._fault(kind, row, row.start - expected)
-        what = {
+        why = {
             "reset": f"not after frame {last.name} at {last.start}: rows out of order, or the clock was reset",
             "step": f"{row.start - expected:+d} from where it should be after frame {last.name} at {last.start}:"
             " the clock was stepped",
         }.get(kind, f"far after frame {last.name} at {last.start}, like all that follow: another unit")
-        for other in self.rows[k:]:
-            where = f"exposure starts at {row.start}" if other is row else f"from {_shown(row)} on"
-            self.distrusted[other.place] = f"{where}, {what}" if other is row else f"{where} {_AFTER[kind]}"
+        self.distrusted[row.place] = f"exposure starts at {row.start}, {why}"
+        for other in self.rows[k + 1 :]:
+            self.distrusted[other.place] = f"from {_shown(row)} on {_AFTER[kind]}"
+        for other in self._doubtful(good):
+            self.distrusted[other.place] = f"before {_shown(row)}, where {_AFTER[kind]}: it may be the wrong one"
+
+    def _doubtful(self, good: Sequence[Stamped]) -> Sequence[Stamped]:
+        """The good frames before a fault that do not show by what came before them that they are right."""
+        if self.scale is None or len(good) < FEWEST_BEFORE:
+            return good
+        after_gap = {place for place, _ in self.gaps}
+        near = good[-MAX_RETRACTED:]
+        if not self.is_steady:
+            return near
+        first = next((k for k, row in enumerate(near) if row.place in after_gap), len(near))
+        return near[first:]
 
     def _fault(self, kind: Kind, row: Stamped, size: int) -> None:
         self.faults.append(Fault(kind=kind, name=row.name, line=row.line, size=size))

@@ -202,18 +202,33 @@ def test_logs_of_the_x4k_tradition_count_frames_by_the_thousand(tmp_path):
 
 
 def test_bad_rows_of_a_log_set_their_frames_aside_with_file_and_line(tmp_path):
-    log = "frame_idx,t0,t1,event_count,seq\n1,0.0,0.0,0,s\n2,0.004,0.008,1,s\n3,0.002,0.006,1,s\n4,0.018,0.022,1,s\nx\n"
-    alignment = align_recording(*make(tmp_path, [20], "12345", {"rule": "log"}, log=log))
-    assert alignment.frames == ("2",)
+    rows = ["1,0.0,0.0,0,s", "2,0.004000,0.008000,1,s", "3,0.002000,0.006000,1,s", "4,0.018000,0.022000,1,s", "x"]
+    rows += ["6,0.020000,0.022000,1,s", "7,0.024000,0.026000,1,s", "8,0.028000,0.030000,1,s", "9,0.032000,0.040000,1,s"]
+    log = "\n".join(["frame_idx,t0,t1,event_count,seq", *rows]) + "\n"
+    alignment = align_recording(*make(tmp_path, [36], "123456789", {"rule": "log"}, log=log))
+    assert alignment.frames == ("2", "6", "7", "8")
     found = dict(
         zip((Path(problem.path).name for problem in alignment.problems), reasons(alignment), strict=True)
     )
     assert found["log.csv:6"].startswith("1 values, expected 5")
     assert "log.csv:2: a 0.0,0.0 placeholder" in found["1.png"]
-    assert "not after frame 2" in found["3.png"]
-    assert "ends after the recording" in found["4.png"]
+    assert "out of line with the frames around it" in found["3.png"] and "log.csv:4" in found["3.png"]
+    assert "out of line" in found["4.png"]
+    assert "ends after the recording" in found["9.png"]
     assert "has no row in" in found["5.png"]
-    assert len(found) == 5
+    assert len(found) == 6
+
+
+def test_a_clock_that_was_reset_sets_all_that_follows_aside(tmp_path):
+    starts = [0, 4, 8, 12, 2, 6, 10, 14, 18]
+    rows = [f"{k},{start}.000,{start + 2}.000" for k, start in enumerate(starts)]
+    log = "\n".join(["frame,start_ms,stop_ms", *rows]) + "\n"
+    alignment = align_recording(*make(tmp_path, [20], "012345678", {"rule": "log"}, log=log))
+    assert alignment.frames == ("0", "1", "2", "3")
+    first, *others = reasons(alignment)
+    assert "log.csv:6: exposure starts at 2000000, not after frame 3 at 12000000" in first
+    assert len(others) == 4 and all("it was reset" in reason for reason in others)
+    assert alignment.timing["resets"] == 1 and alignment.timing["distrusted"] == 5
 
 
 def test_rows_of_frames_without_an_image_are_reported(tmp_path):
