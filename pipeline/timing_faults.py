@@ -284,7 +284,9 @@ class _Chain:
         for other in self.rows[k + 1 :]:
             self.distrusted[other.place] = f"from {_shown(row)} on {_AFTER[kind]}"
         for other in self._doubtful(good):
-            self.distrusted[other.place] = f"before {_shown(row)}, where {_AFTER[kind]}: it may be the wrong one"
+            self.distrusted[other.place] = (
+                f"before {_shown(row)}, where {_AFTER[kind]}: it may be the wrong one"
+            )
 
     def _doubtful(self, good: Sequence[Stamped]) -> Sequence[Stamped]:
         """The good frames before a fault that do not show by what came before them that they are right."""

@@ -83,7 +83,9 @@ def make_log(rng: random.Random, *, dialects=DIALECTS, fewest: int = 4, jitters=
     rows = []
     for k in range(frames):
         start = at + round(noise(rng, kind, jitter)) if k else at
-        length = min(max(length * rng.uniform(0.8, 1.25), 3e9 / rate), 0.9 * float(period)) if unsteady else length
+        length = (
+            min(max(length * rng.uniform(0.8, 1.25), 3e9 / rate), 0.9 * float(period)) if unsteady else length
+        )
         rows.append(Row(f"{k:06d}", round(start), round(start + round(length))))
         at += period + round(max(-0.5, rng.gauss(0, wander)) * float(period)) if wander else period
     rows = [row for row in rows if row.stop > row.start]
@@ -109,7 +111,9 @@ def decimal(ns: int, unit: int, places: int) -> str:
 def text_of(log: Log) -> str:
     rows = log.rows
     if log.dialect == "seconds":
-        lines = [f"{int(r.name)},{decimal(r.start, 10**9, 6)},{decimal(r.stop, 10**9, 6)},7,train/s" for r in rows]
+        lines = [
+            f"{int(r.name)},{decimal(r.start, 10**9, 6)},{decimal(r.stop, 10**9, 6)},7,train/s" for r in rows
+        ]
         return "\n".join(["frame_idx,t0,t1,event_count,seq", *lines]) + log.end
     if log.dialect == "indices":
         index = [[round(ns * log.rate / Fraction(SECOND_NS)) for ns in (r.start, r.stop)] for r in rows]
@@ -125,7 +129,9 @@ def text_of(log: Log) -> str:
             for r, (s, us) in zip(rows, stamps, strict=True)
         ]
         return "\n".join(lines) + log.end
-    unit, places = {"csv_ns": (1, 0), "csv_us": (10**3, 0), "csv_ms": (10**6, 3), "csv_s": (10**9, 6)}[log.dialect]
+    unit, places = {"csv_ns": (1, 0), "csv_us": (10**3, 0), "csv_ms": (10**6, 3), "csv_s": (10**9, 6)}[
+        log.dialect
+    ]
     name = log.dialect.removeprefix("csv_")
     if log.sync:
         both = sorted([*rows, *log.sync], key=lambda r: r.start)
@@ -145,8 +151,11 @@ def align(folder: Path, log: Log, text: str | None = None) -> Alignment:
     exposure: dict[str, object] = {"rule": "log"}
     if log.dialect == "columns":
         exposure["timestamps"] = {
-            **{"frame": "image", "start": "when", "duration": "exposure"},
-            **{"unit": "us", "delimiter": ";"},
+            "frame": "image",
+            "start": "when",
+            "duration": "exposure",
+            "unit": "us",
+            "delimiter": ";",
         }
     if log.dialect == "pairs":
         exposure["clock"] = {"stamp": "start", "origin": "first_frame"}
@@ -178,7 +187,9 @@ def shift(found: Alignment, truth: Alignment) -> int:
     """Spike frames by which the worst edge of a frame that was kept is off."""
     where = dict(zip(truth.frames, truth.exposure.tolist(), strict=True))
     pairs = zip(found.frames, found.exposure.tolist(), strict=True)
-    return max((abs(a - b) for name, span in pairs for a, b in zip(span, where[name], strict=True)), default=0)
+    return max(
+        (abs(a - b) for name, span in pairs for a, b in zip(span, where[name], strict=True)), default=0
+    )
 
 
 # --- faults: each changes a log, and leaves it as it was where it could only hide ---
@@ -227,7 +238,8 @@ def unit(rng: random.Random, log: Log) -> Log:
     last = rng.choice((k + 1, len(log.rows)))
     factor = rng.choice((Fraction(1000), Fraction(1, 1000)))
     other = tuple(
-        replace(row, start=round(row.start * factor), stop=round(row.stop * factor)) for row in log.rows[k:last]
+        replace(row, start=round(row.start * factor), stop=round(row.stop * factor))
+        for row in log.rows[k:last]
     )
     return replace(log, rows=log.rows[:k] + other + log.rows[last:])
 
@@ -267,7 +279,9 @@ def test_faults_are_found_or_move_nothing(tmp_path, campaign, fault, number):
         else:
             found += bool(result.problems)
             below += not result.problems
-    campaign(f"log {fault}", n=number, found=found, accounted=accounted, below=below, silent=silent, seed=SEED)
+    campaign(
+        f"log {fault}", n=number, found=found, accounted=accounted, below=below, silent=silent, seed=SEED
+    )
     assert silent == 0
     assert found >= number * (0.7 if fault == "step" else 0.9)
 
@@ -392,7 +406,9 @@ def test_a_step_or_lost_spike_frames_show_in_the_sync_rows(tmp_path, campaign, n
 
 def test_a_drift_without_sync_rows_shows_nowhere(tmp_path):
     """Stated plainly: the log of a clock that is 200 ppm fast is a good log of another frame rate."""
-    rng = random.Random(SEED)  # at least 100 frames at 120 Hz, so that 200 ppm come to some spike frames at 40 kHz
+    rng = random.Random(
+        SEED
+    )  # at least 100 frames at 120 Hz, so that 200 ppm come to some spike frames at 40 kHz
     log = make_log(rng, dialects=("csv_ns",), fewest=100, jitters=(0,), steady=True)
     log = replace(log, rate=40000, spike_frames=10**9)
     fast = [replace(r, start=r.start * 5001 // 5000, stop=r.stop * 5001 // 5000) for r in log.rows]

@@ -202,8 +202,19 @@ def test_logs_of_the_x4k_tradition_count_frames_by_the_thousand(tmp_path):
 
 
 def test_bad_rows_of_a_log_set_their_frames_aside_with_file_and_line(tmp_path):
-    rows = ["1,0.0,0.0,0,s", "2,0.004000,0.008000,1,s", "3,0.002000,0.006000,1,s", "4,0.018000,0.022000,1,s", "x"]
-    rows += ["6,0.020000,0.022000,1,s", "7,0.024000,0.026000,1,s", "8,0.028000,0.030000,1,s", "9,0.032000,0.040000,1,s"]
+    rows = [
+        "1,0.0,0.0,0,s",
+        "2,0.004000,0.008000,1,s",
+        "3,0.002000,0.006000,1,s",
+        "4,0.018000,0.022000,1,s",
+        "x",
+    ]
+    rows += [
+        "6,0.020000,0.022000,1,s",
+        "7,0.024000,0.026000,1,s",
+        "8,0.028000,0.030000,1,s",
+        "9,0.032000,0.040000,1,s",
+    ]
     log = "\n".join(["frame_idx,t0,t1,event_count,seq", *rows]) + "\n"
     alignment = align_recording(*make(tmp_path, [36], "123456789", {"rule": "log"}, log=log))
     assert alignment.frames == ("2", "6", "7", "8")
