@@ -16,10 +16,11 @@ from pipeline.dat import open_spikes
 from pipeline.errors import FormatError, SpkError
 from pipeline.flip import FlipEvidence, flip_evidence
 from pipeline.frames import FramePlace, frame_size, read_frame
-from pipeline.geometry import GeometryScore, check_geometry
+from pipeline.geometry import check_geometry
 from pipeline.manifest import Manifest
 from pipeline.recordings import Recording, scale_of
 from pipeline.reports import Quarantined
+from pipeline.smoothness import GeometryScore
 from pipeline.spike_format import SpikeFormat
 
 log = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from pipeline.frame_period import (
 )
 from pipeline.inputs import require_file
 from pipeline.physics import correlation
+from pipeline.smoothness import GeometryScore, has_head, score_reading
 from pipeline.spike_format import Span, SpikeFormat
 
 COMMON: tuple[tuple[int, int], ...] = (
@@ -52,9 +53,6 @@ LEGIBLE = 0.6
 """Below this even the best reading may be chance: nothing is refused, and nothing is taken for detected."""
 CLEARLY = 1.5
 """The runner-up is at least so much farther from a perfect score of 1 than a reading that is taken for detected."""
-FOLD = 0.1
-BREAK = 0.3
-"""By which the correlation of two columns falls where rows are put side by side, and at a head."""
 ROW_ENDS = 0.7
 """A geometry of no known camera refutes another one only if its rows end where the picture does: of a reading with rows
 of a multiple of the right width, all do; with half of it, one in two."""
@@ -63,79 +61,6 @@ MOST_RECTANGLES = 8
 LONGEST_SIDE = 4
 """Times the shorter one, for geometries that no camera is known for."""
 _ANY_RATE = Fraction(1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GeometryScore:
-    """How smooth the mean image is when a file is read in one way.
-
-    Attributes:
-        reading: the format; its rate and its flip, the usual one, are not what the bits show.
-        frames: how many frames it makes of the file.
-        score: the lower one of the next two, from -1 to 1; half of it when the stream shows another frame period, or
-            the picture breaks where two rows are read as one; 0 when the image is flat and nothing can be told.
-        score_rows: correlation of pixels with those below.
-        score_columns: correlation of pixels with those to the right; or, where lower, of just the pairs that lie in
-            two different bytes: these are 15 pixels apart when the bit order is wrong.
-        row_ends: how many times more pixels differ from the next one at the end of a row, where the other side of the
-            picture follows, than elsewhere (mean squares); 1 or less when rows do not end there.
-        in_period: whether the stream shows this reading's frame period; None when it shows none.
-        folded: whether several rows are read as one, side by side.
-    """
-
-    reading: SpikeFormat
-    frames: int
-    score: float
-    score_rows: float
-    score_columns: float
-    row_ends: float
-    in_period: bool | None
-    folded: bool = False
-
-    def __str__(self) -> str:
-        fmt = self.reading
-        padding = "" if fmt.padding == "none" else f" with padding {fmt.padding}"
-        return f"{self.frames} frames of {self.size} {fmt.bit_order}{padding}"
-
-    @property
-    def smooth(self) -> float:
-        """The lower one of the two correlations."""
-        return min(self.score_rows, self.score_columns)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there are cameras or data sets of this size."""
-        fmt = self.reading
-        return (fmt.height, fmt.width) in COMMON or fmt.valid_columns is not None
-
-    @property
-    def size(self) -> str:
-        """Height and width, and how much of the width is pixels where it is not all."""
-        fmt = self.reading
-        head = f" ({fmt.valid_width} valid)" if fmt.valid_width != fmt.width else ""
-        return f"{fmt.height}x{fmt.width}{head}"
-
-    def settings(self, prefix: str = "spikes.") -> str:
-        """The `key=value` words that declare this reading."""
-        fmt = self.reading
-        words = {
-            "height": fmt.height,
-            "width": fmt.width,
-            "bit_order": fmt.bit_order,
-            "padding": fmt.padding,
-            "valid_columns": [list(span) for span in fmt.columns] if fmt.valid_columns else "null",
-        }
-        return " ".join(f"{prefix}{key}={value}".replace(" ", "") for key, value in words.items())
-
-
-def smoothness(mean_image: npt.NDArray[np.floating]) -> tuple[float, float]:
-    """Lag-1 correlations of an (H, W) image: of pixels with those below, and with those to the right.
-
-    A direction in which nothing varies, or with fewer than two pixels, gives 0.
-    """
-    below = correlation(mean_image[:-1], mean_image[1:])
-    right = correlation(mean_image[:, :-1], mean_image[:, 1:])
-    return below, right
 
 
 def rank_geometries(path: Path, extra: Iterable[tuple[int, int]] = ()) -> list[GeometryScore]:
@@ -175,7 +100,7 @@ def check_geometry(path: Path, fmt: SpikeFormat) -> GeometryScore:
     """
     path = Path(path)
     if path.suffix.lower() != ".dat":
-        return _score(_count_some(_whole(path, fmt)), fmt, len(open_spikes(path, fmt)), None)
+        return score_reading(_count_some(_whole(path, fmt)), fmt, len(open_spikes(path, fmt)), None)
     file = _File.open(path)
     if not file.fits(fmt):
         raise _no_whole_frames(file, fmt)
@@ -188,7 +113,9 @@ def check_geometry(path: Path, fmt: SpikeFormat) -> GeometryScore:
         others += [
             one
             for one in rank_geometries(path, [(fmt.height, fmt.width)])
-            if one.is_known or declared.in_period is False or one.row_ends > ROW_ENDS * declared.row_ends
+            if _is_known(one.reading)
+            or declared.in_period is False
+            or one.row_ends > ROW_ENDS * declared.row_ends
         ]
     best = max((one for one in others if one), key=lambda score: score.score, default=declared)
     if _beats(best, declared):
@@ -292,10 +219,10 @@ class _File:
             if must_fit:
                 raise
             return None
-        if not must_fit and fmt.valid_columns and not _has_head(counts, fmt):
+        if not must_fit and fmt.valid_columns and not has_head(counts, fmt):
             return None
         frames = 8 * self.size // fmt.frame_bits
-        return _score(counts, fmt, frames, None if period is None else fmt.frame_bits == period)
+        return score_reading(counts, fmt, frames, None if period is None else fmt.frame_bits == period)
 
     def counts(self, fmt: SpikeFormat) -> npt.NDArray[np.float64]:
         """Spikes of each pixel on file, (height, width), head columns included.
@@ -316,7 +243,7 @@ class _File:
 def _no_whole_frames(file: _File, fmt: SpikeFormat) -> FormatError:
     """What to say of a file whose size does not fit: whether its whole frames make a picture, and what else may."""
     counts = file.counts_of(fmt.frame_bits, fmt.bit_order)[: fmt.pixels].reshape(fmt.height, fmt.width)
-    whole = _score(counts, fmt, 8 * file.size // fmt.frame_bits, None)
+    whole = score_reading(counts, fmt, 8 * file.size // fmt.frame_bits, None)
     ranked = rank_geometries(file.path)
     best = f"; as {ranked[0]} it is {ranked[0].score:.3f}" if ranked and ranked[0].score > whole.score else ""
     fix = f"declare that: {ranked[0].settings()}; all" if best else "copy it again from its source; all"
@@ -325,6 +252,11 @@ def _no_whole_frames(file: _File, fmt: SpikeFormat) -> FormatError:
         f" {whole.frames} whole ones have a smoothness of {whole.score:.3f}{best}",
         f"{fix} candidates: spk inspect {file.path}",
     )
+
+
+def _is_known(fmt: SpikeFormat) -> bool:
+    """Whether there are cameras or data sets of this size."""
+    return (fmt.height, fmt.width) in COMMON or fmt.valid_columns is not None
 
 
 def _parts_and_multiples(bits: int) -> list[int]:
@@ -378,78 +310,6 @@ def _count_some(stream: SpikeStream) -> npt.NDArray[np.float64]:
     chosen = starts[np.linspace(0, len(starts) - 1, min(len(starts), most)).astype(int)].tolist()
     counts = [stream.count(start, min(start + FRAMES_PER_BLOCK, len(stream))) for start in chosen]
     return np.sum(counts, axis=0, dtype=np.float64)
-
-
-def _score(
-    counts: npt.NDArray[np.float64], fmt: SpikeFormat, frames: int, in_period: bool | None
-) -> GeometryScore:
-    valid = np.concatenate([np.arange(first, stop) for first, stop in fmt.columns])
-    image = counts[:, valid]
-    rows, columns = smoothness(image)
-    byte = (np.arange(fmt.height)[:, None] * fmt.width + valid) // 8
-    is_seam = byte[:, :-1] != byte[:, 1:]
-    if fmt.frame_bits % 8 == 0 and is_seam.any():
-        columns = min(columns, correlation(image[:, :-1][is_seam], image[:, 1:][is_seam]))
-    score, folded = min(rows, columns), _is_folded(image, rows, columns)
-    return GeometryScore(
-        reading=fmt,
-        frames=frames,
-        score=score / 2 if (in_period is False or folded) and score > 0 else score,
-        score_rows=rows,
-        score_columns=columns,
-        row_ends=_row_ends(counts),
-        in_period=in_period,
-        folded=folded,
-    )
-
-
-def _row_ends(counts: npt.NDArray[np.float64]) -> float:
-    differences = np.diff(counts.ravel()) ** 2
-    usual = float(differences.mean()) if differences.size else 0.0
-    width = counts.shape[1]
-    ends = differences[width - 1 :: width]
-    return float(ends.mean()) / usual if usual > 0 and ends.size else 0.0
-
-
-def _is_folded(image: npt.NDArray[np.float64], rows: float, columns: float) -> bool:
-    """Whether several rows are read as one.
-
-    The picture then breaks at equal parts of its width, and nowhere as badly; and what lies one part farther on
-    resembles a pixel more than what lies below it, which is several rows away.
-
-    Args:
-        rows, columns: the lag-1 correlations of the image.
-    """
-    width, pixels = image.shape[1], image.ravel()
-    alike = _of_neighbouring_columns(image)
-    for parts in range(2, MOST_TOGETHER + 1):
-        part = width // parts
-        edges = np.arange(1, parts) * part - 1
-        others = np.delete(alike, edges) if width % parts == 0 else alike[:0]
-        if (
-            others.size
-            and alike[edges].max() < min(others.min(), columns - FOLD)
-            and correlation(pixels[:-part], pixels[part:]) > rows
-        ):
-            return True
-    return False
-
-
-def _of_neighbouring_columns(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Correlation of each column but the last with the next one: (W - 1,), 1 where one of the two is flat."""
-    centred = image - image.mean(axis=0)
-    power = (centred**2).sum(axis=0)
-    norm = np.sqrt(power[:-1] * power[1:])
-    products = (centred[:, :-1] * centred[:, 1:]).sum(axis=0)
-    return np.divide(products, norm, out=np.ones_like(norm), where=norm > 0)
-
-
-def _has_head(counts: npt.NDArray[np.float64], fmt: SpikeFormat) -> bool:
-    """Whether the columns that are said to be no pixels do not continue the picture beside them."""
-    inner = [(first, stop) for first, stop in fmt.columns if stop < fmt.width]
-    beside = [correlation(counts[:, stop - 1], counts[:, stop]) for _, stop in inner]
-    usual = [correlation(counts[:, stop - 2], counts[:, stop - 1]) for _, stop in inner]
-    return all(b < u - BREAK for b, u in zip(beside, usual, strict=True))
 
 
 def _beats(best: GeometryScore, declared: GeometryScore) -> bool:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from pipeline.camera_facts import reset_of, threshold_of
 from pipeline.dat import SpikeStream, open_spikes
-from pipeline.geometry import GeometryScore
 from pipeline.images import write_png
 from pipeline.metadata import read_metadata
 from pipeline.preview import contact_sheet, tfp, to_grey8, voxel_preview
 from pipeline.root import STATS, VOXELIZE
+from pipeline.smoothness import GeometryScore
 from pipeline.store import Sequence, Store
 
 U8 = npt.NDArray[np.uint8]

@@ -45,8 +45,14 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture
-def spk(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ran]]:
-    """Run a command line, given as words; the state of `logging`, which it sets up, is put back afterwards."""
+def spk(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Ran]]:
+    """Run a command line, given as words, in a folder of its own: commands may leave pictures where they run.
+
+    The state of `logging`, which it sets up, is put back afterwards.
+    """
+    monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in PACKAGES}

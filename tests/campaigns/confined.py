@@ -65,6 +65,7 @@ def _command(words: list[str], outside: str, folder: Path, names: tuple[str, ...
     targets = [os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in names]
     for target, standard in zip(targets[:2], (1, 2), strict=True):
         os.dup2(target, standard)
+    os.chdir(folder)  # where a command may leave a picture
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MAPPED_BYTES, MAX_MAPPED_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.dat import open_spikes, write_dat
 from pipeline.errors import FormatError
-from pipeline.geometry import check_geometry, detect_geometry, explain_size, rank_geometries, smoothness
+from pipeline.geometry import check_geometry, detect_geometry, explain_size, rank_geometries
 from pipeline.spike_format import SpikeFormat
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -22,18 +22,6 @@ def scene(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
         light += 0.06 * np.sin(fy * y + fx * x + phase)
     charge = light[None] * np.arange(frames + 1)[:, None, None] + rng.uniform(0, 2, (height, width))
     return np.diff(np.floor(charge / 2), axis=0).astype(np.uint8)
-
-
-def test_smoothness_is_the_correlation_of_neighbours():
-    image = np.array([[0.0, 1.0, 2.0], [3.0, 5.0, 4.0]])
-    rows, columns = smoothness(image)
-    assert rows == pytest.approx(np.corrcoef([0, 1, 2], [3, 5, 4])[0, 1])
-    assert columns == pytest.approx(np.corrcoef([0, 1, 3, 5], [1, 2, 5, 4])[0, 1])
-
-
-def test_a_flat_image_is_undecided():
-    assert smoothness(np.ones((4, 5))) == (0.0, 0.0)
-    assert smoothness(np.ones((1, 1))) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("order", ["lsb", "msb"])
