@@ -43,7 +43,7 @@ def inspect(
     """Say what a spike file, a store, a run or a checkpoint is, and draw the first two."""
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     kind = _kind_of(path)
-    if out and kind in ("run", "checkpoint"):
+    if out and kind in ("run", "checkpoint", "log"):
         raise UsageError(
             f"-o {out}: there is no picture of a {kind}", "leave -o out; a run keeps its own pictures"
         )

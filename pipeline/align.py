@@ -30,8 +30,8 @@ class Alignment:
             all, in order.
         exposure_ns: int64 (N, 2), the same on the spike clock, or as the log had it.
         sharp_index: int64 (N,) spike frame at the instant of the sharp frame, -1 where there is none.
-        positions: int64 (N,) which frame of the whole recording each is, counting those set aside: where it skips a
-            number, what comes next is not what came next.
+        positions: int64 (N,) which frame of the whole recording each is, counting those set aside and those that the
+            times of the others show to be missing: where it skips a number, what comes next is not what came next.
         residual_ns: int64 (N,) how far the farther edge of the span is from the log's stamp; 0 without a log.
         problems: frames set aside, and why.
         timing: how regular its exposures are, as plain values (`Timing.to_json`, and what came of them here); empty

@@ -144,9 +144,9 @@ def _problem(
                 f"line {after.line}: spike frame {after.spike_index} at {after.stamp_ns} ns, not after spike frame"
                 f" {row.spike_index} at {row.stamp_ns} ns (line {row.line}): the clock was reset"
             )
-    if (step := _step(rows, period)) is not None:
+    if (step := _step(rows, nominal)) is not None:
         row, size = step
-        frames = float(size / period)
+        frames = float(size / nominal)
         what = "the clock was stepped, or spike frames are missing" if size > 0 else "the clock was stepped"
         return f"line {row.line}: a step of {round(size)} ns ({frames:+.2f} spike frames) before this sync row: {what}"
     if abs(period / nominal - 1) > MAX_DRIFT:
@@ -162,7 +162,7 @@ def _problem(
     return None
 
 
-def _step(rows: Sequence[SyncRow], fitted: Fraction) -> tuple[SyncRow, Fraction] | None:
+def _step(rows: Sequence[SyncRow], nominal: Fraction) -> tuple[SyncRow, Fraction] | None:
     """The largest jump between neighbouring sync rows that stands out, and the row after it.
 
     The period is the median of the neighbours' own periods, which one step does not move.
@@ -176,6 +176,6 @@ def _step(rows: Sequence[SyncRow], fitted: Fraction) -> tuple[SyncRow, Fraction]
     usual = sorted(map(abs, jumps))[(len(jumps) - 1) // 2]
     few = 1 + Fraction(8, len(pairs) - 2)
     largest = max(range(len(jumps)), key=lambda k: abs(jumps[k]))
-    if abs(jumps[largest]) <= max(fitted * _HALF, STEP_SPREADS * few * usual):
+    if abs(jumps[largest]) <= max(nominal * _HALF, STEP_SPREADS * few * usual):
         return None
     return pairs[largest][1], jumps[largest]

@@ -103,10 +103,10 @@ class Table:
         frame = str(place) if self.by_order else self._frame_of(values)
         exposure = LoggedExposure(frame=frame, sequence=sequence, start=start, stop=stop, line=line)
         sync = self._sync(values, sequence, stamp, line)
-        last = None
-        if not self.in_frames and self.num_fields - 1 in {self.columns.get(name) for name in _TIMES}:
-            last = values[-1]
-        return Row(exposure=exposure, sync=sync, resolution=resolution, last=last)
+        at = sorted(k for name, k in self.columns.items() if name in _TIMES)
+        ends_with_time = not self.in_frames and at[-1] == self.num_fields - 1
+        times = tuple(values[k] for k in at) if ends_with_time else ()
+        return Row(exposure=exposure, sync=sync, resolution=resolution, times=times)
 
     def bad_row(self, text: str, line: int, problem: RowError, place: int = 0) -> BadRow:
         """The account of a row that did not parse, with its frame and sequence where it has all its fields."""

@@ -57,13 +57,13 @@ class Row:
 
     Attributes:
         resolution: how far rounding may have moved its stamps, in the unit of `LoggedExposure.start`.
-        last: its last value as it is written, where that is a time.
+        times: its times as they are written, in the order of the columns, where the last value is a time.
     """
 
     exposure: LoggedExposure | None
     sync: SyncRow | None
     resolution: Fraction
-    last: str | None = None
+    times: tuple[str, ...] = ()
 
 
 def span_around(what: str, stamp: int, length: int) -> tuple[int, int]:

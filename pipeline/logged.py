@@ -182,7 +182,9 @@ def log_timing(
     ]
     if not stamped:
         return None
-    one_frame = 1 if log.unit != "ns" else math.ceil(SECOND_NS / clock_hz) if clock_hz else 0
+    if log.unit != "ns":
+        return examine_timing(stamped, least=3, resolution=1)
+    one_frame = math.ceil(SECOND_NS / clock_hz) if clock_hz else 0
     return examine_timing(stamped, least=one_frame, resolution=log.resolution_ns)
 
 

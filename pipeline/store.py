@@ -1,7 +1,7 @@
 """The store: one plain Zarr v3 group per data set, which each stage adds to.
 
     STORE/                       attributes: spk_format, name, manifest, splits, stages, provenance, fingerprint
-      <split>/<sequence>/        attributes: frames, positions, sources, arrays, ...
+      <split>/<sequence>/        attributes: frames, positions, timing, sources, ...
         spikes         uint8 (T, H, ceil(W / 8))    bits, first pixel in the lowest bit, upright rows
         blurry, sharp  uint8 (N, 3, H_rgb, W_rgb)
         exposure       int64 (N, 2) spike-frame spans      exposure_ns  int64 (N, 2)
@@ -40,7 +40,8 @@ class Sequence:
     Attributes:
         split, name: its place in the store.
         frames: names of its N blurry frames.
-        positions: which frame of its recording each of them is; a number is skipped for each frame set aside.
+        positions: which frame of its recording each of them is; a number is skipped for each frame set aside, and for
+            each that the times of the others show to be missing.
         voxel_names: its voxel grids that are complete.
     """
 

@@ -25,7 +25,7 @@ from pipeline.pairs import read_pairs
 MAX_LOG_BYTES = 64 << 20
 MAX_LISTED = 8
 """Rows named in one error message; the rest are counted."""
-FEWEST_TO_COMPARE = 4
+FEWEST_TO_COMPARE = 2
 """Rows that must agree on how they are written before one that is shorter was cut short."""
 R = TypeVar("R", LoggedExposure, SyncRow)
 
@@ -181,22 +181,28 @@ def _drop_cut_row(parsed: list[Row], bad: list[BadRow], cut_line: int, text: str
     one length. A cut that leaves all digits, or whole rows, does not show here; frames without a row are missed later.
     """
     cut = parsed[-1] if parsed else None
-    if cut is None or cut.exposure is None or cut.exposure.line != cut_line or cut.last is None:
+    if cut is None or cut.exposure is None or cut.exposure.line != cut_line or not cut.times:
         return
-    others = [row.last for row in parsed[:-1] if row.last is not None]
-    if len(others) < FEWEST_TO_COMPARE or len(set(map(_decimals, others))) > 1:
-        return
-    decimals = _decimals(others[0])
-    fewer = len(set(map(len, others))) == 1 and len(cut.last) < len(others[0])
-    if _decimals(cut.last) < decimals or (
-        not decimals and fewer and all(5 * Fraction(cut.last) < Fraction(other) for other in others)
-    ):
+    others = [row.times for row in parsed[:-1] if row.times]
+    if len(others) >= FEWEST_TO_COMPARE and _is_cut(cut.times, others):
         parsed.pop()
         row, reason = (
             cut.exposure,
             f"shorter than all other rows and no line break: cut short in {text[:120]!r}",
         )
         bad.append(BadRow(line=row.line, reason=reason, sequence=row.sequence, frame=row.frame))
+
+
+def _is_cut(times: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> bool:
+    """Whether the last of `times` is shorter than in all others, which are all written in one way."""
+    styles = {tuple(map(_decimals, other)) for other in others}
+    style = tuple(map(_decimals, times))
+    if len(styles) > 1 or style[:-1] != (usual := styles.pop())[:-1]:
+        return False
+    if usual[-1]:
+        return style[-1] < usual[-1]
+    last, lengths = Fraction(times[-1]), {len(other[-1]) for other in others}
+    return len(lengths) == 1 and all(5 * last < Fraction(other[-1]) for other in others)
 
 
 def _decimals(text: str) -> int:

@@ -25,8 +25,12 @@ SPREADS = 10
 """Deviations by which a stamp may be off before it is a fault; more for few frames, whose deviation is uncertain."""
 FEW_INTERVALS = 8
 """Intervals below which a deviation is not known well enough, unless there is none."""
+VERY_FEW_INTERVALS = 5
+"""Intervals that agree by chance too often: what is off by less than an eighth of the period is then let pass."""
 UNIT_FACTOR = 100
 """From one frame to the next, exposures or intervals that change by this factor are in another unit."""
+ROUNDINGS = 3
+"""Resolutions by which an interval may be off: rounding moves it by one, and hides jitter that moves it by more."""
 MAX_STRAYS = 3
 MAX_RETRACTED = 2
 FEWEST_BEFORE = 3
@@ -104,7 +108,11 @@ def _scale_of(rows: Sequence[Stamped], resolution: int) -> _Scale | None:
     off = sorted(abs(interval - median) for interval in near)
     kept = off[: max(1, len(off) - len(off) // 20 - 2)]
     jitter = max(off[len(off) // 2] * 14826 // 10000, kept[-1] * 100 // 196)
-    usual = [interval for interval in near if abs(interval - median) <= SPREADS * jitter]
+    usual = [
+        interval
+        for interval in near
+        if abs(interval - median) <= max(SPREADS * jitter, ROUNDINGS * resolution)
+    ]
     far = [(interval, round(Fraction(interval, median))) for interval in found if interval not in near]
     odd = [
         periods for interval, periods in far if abs(interval - periods * median) > 2 * periods * resolution
@@ -135,12 +143,13 @@ class _Chain:
         assert self.scale is not None
         few = 1 + Fraction(8, max(1, self.scale.intervals - 2))
         jitter = self.scale.jitter
-        rounding = 2 * self.resolution
+        rounding = ROUNDINGS * self.resolution
         if self.scale.intervals < FEW_INTERVALS and (self.scale.second > rounding or rounding > self.least):
             return int(max(self.scale.period, SPREADS * few * jitter))  # nobody knows how regular they are
         wander = Fraction(3 * periods * jitter, _root(self.scale.intervals))
         rounding += Fraction(periods * self.resolution, self.scale.intervals)
-        return int(max(SPREADS * few * jitter, rounding, self.least) + wander)
+        least = self.scale.period / 8 if self.scale.intervals < VERY_FEW_INTERVALS else self.least
+        return int(max(SPREADS * few * jitter, rounding, least) + wander)
 
     @property
     def is_steady(self) -> bool:

@@ -34,6 +34,8 @@ def test_tells_what_is_in_a_store(store: Path, tmp_path: Path, spk) -> None:
     ran = spk("inspect", store)
     assert "4 sequences, 12 frames" in ran.out and "train/train_0000" in ran.out
     assert facts["fingerprint"][:16] in ran.out
+    assert len(facts["timing"]) == 4 and facts["timing"][0]["dialect"] == "csv"
+    assert "too few to tell" in ran.out
 
 
 def test_tells_how_a_run_stands(trained: Path, store: Path, spk) -> None:
@@ -53,6 +55,20 @@ def test_tells_what_a_checkpoint_is(trained: Path, spk) -> None:
 @pytest.mark.parametrize("name", ["log.txt", "samples/step_000004.png", "metrics.jsonl"])
 def test_other_files_are_refused(name: str, trained: Path, spk) -> None:
     spk("inspect", trained / name).assert_fails(2, name, "none of a .dat, .npy or .npz, a checkpoint")
+
+
+def test_a_log_shows_its_dialect_and_how_good_its_times_are(tmp_path: Path, spk) -> None:
+    rows = [
+        f"{k},{1000 + 40_000 * k + 9000 * (k > 20)},{9000 + 40_000 * k + 9000 * (k > 20)}" for k in range(30)
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(["frame,start_us,stop_us", *rows, "x,1,0"]) + "\n")
+    facts = spk("inspect", tmp_path / "log.csv", "--json").json
+    assert (facts["kind"], facts["dialect"], facts["rows"]) == ("log", "csv", 30)
+    assert (facts["timing"][0]["rate_hz"], facts["timing"][0]["steps"]) == (25.0, 1)
+    ran = spk("inspect", tmp_path / "log.csv")
+    assert "dialect csv: 30 exposures" in ran.out and "25.000 Hz" in ran.out and "1 step" in ran.out
+    assert "step at frame 21 (line 23), 9 ms" in ran.out and "line 32: exposure [1, 0) is reversed" in ran.out
+    spk("inspect", tmp_path / "log.csv", "-o", tmp_path / "x.png").assert_fails(2, "no picture of a log")
 
 
 def test_an_array_s_axes_are_told(shared_data: Path, tmp_path: Path, spk) -> None:

@@ -163,3 +163,34 @@ def test_geometry_may_be_left_to_the_recordings():
 def test_a_name_longer_than_files_have_is_an_unknown_one():
     with pytest.raises(ConfigError, match="is not one of"):
         read_manifest("x" * 5000)
+
+
+LOGGED = {"layout": {"log": "a.csv"}, "exposure": {"rule": "log", "window": None}}
+
+
+@pytest.mark.parametrize(
+    ("exposure", "words"),
+    [
+        ({"timestamps": {"frame": "f", "unit": "us"}}, "declare start and stop"),
+        ({"timestamps": {"start": "a", "stop": "b", "unit": "us"}, "dialect": "csv"}, "leave dialect out"),
+        ({"dialect": "pairs"}, "the dialect pairs needs clock"),
+        ({"dialect": "indices", "log_rate_hz": 1000}, "has no clock"),
+        ({"dialect": "csv", "clock": {"stamp": "end"}}, "clock.stamp goes with the dialect pairs"),
+        ({"clock": {"origin": "then"}}, "exposure.clock.origin: expected"),
+    ],
+)
+def test_settings_of_a_log_that_cannot_be_meant_are_refused(exposure, words):
+    values = changed(**LOGGED)
+    with pytest.raises(ConfigError, match=words):
+        build(Manifest, values | {"exposure": values["exposure"] | exposure}, "test")
+
+
+def test_logs_of_every_kind_can_be_described():
+    values = changed(**LOGGED)
+    for exposure in (
+        {"dialect": "indices"},
+        {"dialect": "pairs", "clock": {"stamp": "end", "origin": 1763626982598990000}},
+        {"timestamps": {"start": "t", "duration": "d", "unit": "ms"}, "clock": {"origin": "first_frame"}},
+    ):
+        manifest = build(Manifest, values | {"exposure": values["exposure"] | exposure}, "test")
+        assert build(Manifest, to_plain(manifest), "test") == manifest

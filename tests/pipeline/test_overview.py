@@ -52,6 +52,8 @@ def test_facts_of_a_store(store):
     r2 = [fit.r2 for fit in store.sequence("train", "a").light]
     assert rows["train/a"]["r2"] == [round(sorted(r2)[1], 3), round(min(r2), 3)]
     assert rows["train/b"]["sharp"] == 2
+    assert [timing["sequence"] for timing in facts["timing"]] == ["train/a", "train/b", "test/c"]
+    assert facts["timing"][0]["verdict"] == "too few to tell" and facts["timing"][0]["rounding_ns"] == 0
 
 
 def test_facts_of_a_store_tell_of_the_cameras(raw, manifest_of, tmp_path):

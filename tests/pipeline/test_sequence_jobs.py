@@ -37,6 +37,7 @@ def test_arrays_of_a_sequence(raw):
     attributes = found.attributes()
     assert attributes["frames"] == ["000", "001", "002"] and attributes["spike_shape"] == [18, 20]
     assert attributes["positions"] == [0, 1, 2]
+    assert (attributes["timing"]["frames"], attributes["timing"]["dialect"]) == (3, "csv")
     assert attributes["sources"][0][:2] == ("train/a/spikes.dat", 70 * 45)
 
 

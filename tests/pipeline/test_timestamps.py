@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import AlignmentError, FormatError
+from pipeline.log_settings import TimestampColumns
 from pipeline.timestamps import read_log, write_log
+from pipeline.timing_overview import log_facts
 
 SECONDS = "frame_idx,t0,t1,event_count,seq\n"
 
@@ -150,10 +152,81 @@ def test_refuses_to_write_names_that_would_not_read_back(tmp_path, frame):
     assert not (tmp_path / "a.csv").exists()
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text(max_size=200), st.sampled_from([SECONDS, "frame,start_us,stop_us\n", ""]))
-def test_any_text_gives_a_log_or_our_error(tmp_path, text, header):
+def test_a_last_row_that_was_cut_short_is_no_row(tmp_path):
+    rows = [f"{k},0.{k}00000,0.{k}12345" for k in range(1, 6)]
+    text = "\n".join(["frame,start_s,stop_s", *rows])
+    assert len(read_log(log_file(tmp_path, text)).rows) == 5
+    assert (
+        len(read_log(log_file(tmp_path, text[:-1] + "\n")).rows) == 5
+    )  # a line break ends it: so it was written
+    with pytest.raises(AlignmentError, match=r"align.txt:6: shorter than all other rows"):
+        read_log(log_file(tmp_path, text[:-1]))
+    log = read_log(tmp_path / "align.txt", quarantine=True)
+    assert [row.frame for row in log.bad_rows] == ["5"] and log.cut_line == 6
+
+
+def test_logs_without_trailing_zeros_are_not_cut_short(tmp_path):
+    text = "frame,start_s,stop_s\na,0.05,0.0625\nb,0.1,0.1125\nc,0.15,0.2"
+    assert len(read_log(log_file(tmp_path, text)).rows) == 3
+
+
+def test_a_length_that_was_cut_short_is_no_length(tmp_path):
+    columns = TimestampColumns(frame="f", start="t", duration="d", unit="us")
+    text = "f,t,d\na,10,13265\nb,20,13270\nc,30,13264\nd,40,13266"
+    assert len(read_log(log_file(tmp_path, text), columns=columns).rows) == 4
+    with pytest.raises(AlignmentError, match="cut short"):
+        read_log(log_file(tmp_path, text[:-1]), columns=columns)
+
+
+def test_every_dialect_is_recognised(tmp_path):
+    texts = {
+        "indices": "split,scene,sub,frame,t0_idx,t1_idx,events\ntrain,a,b,7,3,9,1\n",
+        "csv": "frame,start_us,stop_us,spike_index\n,1,,0\na,5,9,\n",
+        "pairs": ">unix standard time stamp:1s,5us\nExp Time:7 us,Gain:1\n",
+    }
+    for dialect, text in texts.items():
+        path = log_file(tmp_path, text)
+        assert read_log(path).dialect == read_log(path, dialect).dialect == dialect
+        with pytest.raises(AlignmentError, match="expected frame_idx"):
+            read_log(path, "seconds")
+    log = read_log(log_file(tmp_path, texts["csv"]))
+    assert (log.sync_of("any")[0].stamp_ns, len(log.rows)) == (1000, 1)
+    assert read_log(log_file(tmp_path, texts["indices"])).unit == "spike frames"
+    assert read_log(log_file(tmp_path, texts["pairs"])).by_order
+
+
+MIDDLE = TimestampColumns(frame="f", middle="t", duration="d", spike_index="s", unit="ms", delimiter=" ")
+WHOLE = {
+    SECONDS + "30,0.014000,0.046000,1,a\n31,0.015000,0.047000,1,a\n": None,
+    "frame,start_us,stop_us,sequence,spike_index\n,1,,a,0\na,5,9.5,a,7\n": None,
+    "split,scene,sub,frame,t0_idx,t1_idx,events\ntrain,a,b,7,3,9,1\n": None,
+    "\n".join([">unix standard time stamp:1s,5us", "Exp Time:7 us,Gain:1"] * 2): None,
+    "f t d s\na 5 1.5 3\nb 7 1.5 5\n": MIDDLE,
+}
+
+
+@st.composite
+def damaged(draw):
+    """A good log with pieces taken out, put in or exchanged."""
+    text, columns = draw(st.sampled_from(sorted(WHOLE.items(), key=str)))
+    for _ in range(draw(st.integers(0, 4))):
+        a, b = sorted((draw(st.integers(0, len(text))), draw(st.integers(0, len(text)))))
+        pieces = ["", text[a:b] * 2, "9" * 30, "-", ".", ",", "\n", "\r", "\x00", "٣", "1e9", " "]
+        text = text[:a] + draw(st.sampled_from(pieces)) + text[b:]
+    return text, columns
+
+
+@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damaged() | st.tuples(st.text(max_size=200), st.sampled_from([None, MIDDLE])))
+def test_any_text_gives_a_log_or_our_error(tmp_path, made):
+    text, columns = made
     path = tmp_path / "fuzz.txt"
-    path.write_bytes((header + text).encode("utf-8", "surrogatepass"))
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    for quarantine in (False, True):
+        with contextlib.suppress(AlignmentError, FormatError):
+            log = read_log(path, quarantine=quarantine, columns=columns)
+            assert all(row.stop > row.start for row in log.rows)
+            assert all(row.spike_index >= 0 for row in log.sync)
+            assert quarantine or not log.bad_rows
     with contextlib.suppress(AlignmentError, FormatError):
-        assert all(row.stop > row.start >= 0 for row in read_log(path).rows)
+        assert log_facts(path)["kind"] == "log"
