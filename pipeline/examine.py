@@ -13,7 +13,7 @@ from pipeline.blocks import SpikeFiles
 from pipeline.continuity import find_breaks
 from pipeline.copies import refuse_copied_files
 from pipeline.dat import open_spikes
-from pipeline.errors import FormatError, SpkError
+from pipeline.errors import AlignmentError, FormatError
 from pipeline.flip import FlipEvidence, flip_evidence
 from pipeline.frames import FramePlace, frame_size, read_frame
 from pipeline.geometry import check_geometry
@@ -84,7 +84,7 @@ def examine_recording(
     """
     try:
         return _examine(recording, manifest, offsets)
-    except SpkError as error:
+    except (FormatError, AlignmentError) as error:  # what is wrong with the command concerns all recordings
         if not quarantine:
             raise
         place = f"{recording.split}/{recording.source_name}"

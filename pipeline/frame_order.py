@@ -1,7 +1,9 @@
 """The order of all frames that a recording or its log knows, whether or not they can be used."""
 
+import bisect
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.recordings import natural_order
 
@@ -18,7 +20,8 @@ class FrameOrder:
     """
 
     def __init__(self, listed: Mapping[str, int], unlisted: set[str]) -> None:
-        self._before = {key: _place_among(listed, key) for key in unlisted}
+        place_among = _places(listed)
+        self._before = {key: place_among(key) for key in unlisted}
         keys = sorted(unlisted, key=lambda key: (self._before[key], natural_order(key)))
         ranked = [((k, 1), key) for key, k in listed.items()]
         ranked += [((self._before[key], 0), key) for key in keys]
@@ -38,8 +41,10 @@ class FrameOrder:
         return tuple(sorted(counts.items()))
 
 
-def _place_among(listed: Mapping[str, int], key: str) -> int:
-    """The index of the frame before which `key` belongs; one more than the last if none comes after it."""
-    wanted = natural_order(key)
-    later = [k for other, k in listed.items() if natural_order(other) > wanted]
-    return min(later, default=max(listed.values(), default=-1) + 1)
+def _places(listed: Mapping[str, int]) -> Callable[[str], int]:
+    """What gives the index of the frame before which a key belongs; one more than the last if none comes after it."""
+    order = sorted((natural_order(key), k) for key, k in listed.items())
+    names = [name for name, _ in order]
+    last = max(listed.values(), default=-1) + 1
+    first_of_rest = list(itertools.accumulate((k for _, k in reversed(order)), min, initial=last))[::-1]
+    return lambda key: first_of_rest[bisect.bisect_right(names, natural_order(key))]

@@ -113,7 +113,8 @@ def _scale_of(rows: Sequence[Stamped], resolution: int) -> _Scale | None:
         for interval in near
         if abs(interval - median) <= max(SPREADS * jitter, ROUNDINGS * resolution)
     ]
-    far = [(interval, round(Fraction(interval, median))) for interval in found if interval not in near]
+    rest = (interval for interval in found if 2 * abs(interval - median) > median)
+    far = [(interval, round(Fraction(interval, median))) for interval in rest]
     odd = [
         periods for interval, periods in far if abs(interval - periods * median) > 2 * periods * resolution
     ]
