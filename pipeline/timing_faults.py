@@ -113,8 +113,7 @@ def _scale_of(rows: Sequence[Stamped], resolution: int) -> _Scale | None:
         for interval in near
         if abs(interval - median) <= max(SPREADS * jitter, ROUNDINGS * resolution)
     ]
-    rest = (interval for interval in found if 2 * abs(interval - median) > median)
-    far = [(interval, round(Fraction(interval, median))) for interval in rest]
+    far = [(x, round(Fraction(x, median))) for x in found if 2 * abs(x - median) > median]
     odd = [
         periods for interval, periods in far if abs(interval - periods * median) > 2 * periods * resolution
     ]
@@ -163,13 +162,15 @@ class _Chain:
         if len(segments) == 1:
             return
         first = segments[0]
-        home = [seg for seg in segments if _ratio(self._length(seg), self._length(first)) < UNIT_FACTOR]
-        returns = len(home) > 1 and segments[-1] in home and sum(map(len, home)) * 10 >= len(self.rows) * 9
+        at_home = [_ratio(self._length(seg), self._length(first)) < UNIT_FACTOR for seg in segments]
+        home = [seg for seg, usual in zip(segments, at_home, strict=True) if usual]
+        returns = len(home) > 1 and at_home[-1] and sum(map(len, home)) * 10 >= len(self.rows) * 9
         short = len(first) * 2 < len(self.rows) and not returns
-        wrong = [seg for seg in segments if seg not in home] if returns else segments[0 if short else 1 :]
-        for seg in segments[1:]:
-            if not returns or seg not in home:
-                self._fault("unit", seg[0], self._length(seg))
+        wrong = segments[0 if short else 1 :]
+        if returns:
+            wrong = [seg for seg, usual in zip(segments, at_home, strict=True) if not usual]
+        for seg in wrong if returns else segments[1:]:
+            self._fault("unit", seg[0], self._length(seg))
         unit_row = segments[1][0]
         length, before = (row.stop - row.start for row in (unit_row, segments[0][-1]))
         why = f"exposures change from {before} to {length} at {_shown(unit_row)}: another unit"
@@ -266,11 +267,15 @@ class _Chain:
 
     def _set_aside(self, good: list[Stamped], retracted: int, k: int) -> None:
         """Distrust the last `retracted` good frames and those up to frame k, which fits what was before them."""
-        strays = [row for row in self.rows if good[-1 - retracted].place < row.place < self.rows[k].place]
-        previous = good[-1 - retracted]
+        previous, k = good[-1 - retracted], k - 1
+        strays: list[Stamped] = []
+        while self.rows[k].place > previous.place:
+            strays.append(self.rows[k])
+            k -= 1
         del good[len(good) - retracted :]
-        places = {row.place for row in strays}
-        self.gaps = [(place, missing) for place, missing in self.gaps if place not in places]
+        while self.gaps and self.gaps[-1][0] > previous.place:
+            self.gaps.pop()
+        strays.reverse()
         for row in strays:
             same = any(row.start == other.start for other in (previous, *strays) if other.place != row.place)
             self._fault("duplicate" if same else "out of order", row, row.start - previous.start)
