@@ -36,9 +36,9 @@ def align(
     verbose: Verbose = False,
 ) -> None:
     """Check by content when frames were exposed. Exit code 4: some sequence's log is off."""
-    from pipeline.alignment_plot import draw_alignment
-    from pipeline.check_alignment import check_alignment
-    from pipeline.correct_alignment import correct_alignment
+    from pipeline.alignment.check import check_alignment
+    from pipeline.alignment.correct import correct_alignment
+    from pipeline.alignment.plot import draw_alignment
     from pipeline.store import open_store
 
     if not (check or apply):

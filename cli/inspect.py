@@ -68,7 +68,7 @@ def _kind_of(path: Path) -> str:
     Raises:
         UsageError: nothing there, or nothing that can be inspected.
     """
-    from pipeline.timing_overview import is_log
+    from pipeline.logs.timing_overview import is_log
 
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -89,8 +89,8 @@ def _kind_of(path: Path) -> str:
 
 
 def _inspect_dat(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:
-    from pipeline.geometry import explain_size, rank_geometries
     from pipeline.overview import draw_candidates
+    from pipeline.recognition.geometry import explain_size, rank_geometries
 
     ranked, size = rank_geometries(path), path.stat().st_size
     if not ranked:
@@ -135,9 +135,9 @@ def _inspect_dat(path: Path, output: Output, picture: Path | None) -> dict[str, 
 
 
 def _inspect_array(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:
-    from pipeline.array_axes import detect_axes
     from pipeline.dat import open_spikes
     from pipeline.overview import draw_stream
+    from pipeline.recognition.array_axes import detect_axes
 
     fmt = detect_axes(path)
     stream = open_spikes(path, fmt)
@@ -202,7 +202,7 @@ def _camera(threshold: float | None, reset: str | None) -> str:
 
 
 def _inspect_log(path: Path, output: Output) -> dict[str, Any]:
-    from pipeline.timing_overview import log_facts
+    from pipeline.logs.timing_overview import log_facts
 
     facts = log_facts(path)
     amount = f"{counted(facts['rows'], 'exposure')}, {counted(len(facts['timing']), 'sequence')}"
@@ -216,7 +216,7 @@ def _inspect_log(path: Path, output: Output) -> dict[str, Any]:
 
 
 def _timing_table(output: Output, timings: list[dict[str, Any]]) -> None:
-    from pipeline.timing_overview import TIMING_COLUMNS, fault_lines, timing_row
+    from pipeline.logs.timing_overview import TIMING_COLUMNS, fault_lines, timing_row
 
     if not timings:
         return

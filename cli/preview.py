@@ -56,8 +56,8 @@ def preview(
 ) -> None:
     """Draw the light that spikes tell of: a PNG of some instants, or a GIF of them all."""
     from pipeline.camera_facts import reset_of
-    from pipeline.playback import Playback, draw_animation, draw_strip, usual_white
-    from pipeline.spike_source import open_file, open_sequence
+    from pipeline.previews.playback import Playback, draw_animation, draw_strip, usual_white
+    from pipeline.previews.spike_source import open_file, open_sequence
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     is_still = _is_still(out)
@@ -130,7 +130,7 @@ def _refuse_contradictions(
 def _threshold(given: float | None, camera: Mapping[str, Any]) -> tuple[float, str]:
     """The light of one spike, and whether it is given, known of the camera, or assumed."""
     from pipeline.camera_facts import threshold_of
-    from pipeline.playback import DEFAULT_THRESHOLD
+    from pipeline.previews.playback import DEFAULT_THRESHOLD
 
     if given is not None and not 0 < given < float("inf"):
         raise UsageError(f"--threshold {given}: expected a number above 0")
@@ -142,7 +142,7 @@ def _threshold(given: float | None, camera: Mapping[str, Any]) -> tuple[float, s
 
 def _spaced(moments: Sequence[int], every: int | None, is_still: bool) -> Sequence[int]:
     """Those of the moments to picture: every n-th, or a few for a PNG and many for a GIF."""
-    from pipeline.playback import MOST_IN_GIF, STRIP, spread
+    from pipeline.previews.playback import MOST_IN_GIF, STRIP, spread
 
     if every is None and is_still:
         return spread(moments, STRIP)

@@ -12,7 +12,7 @@ from model.restorer import Restorer
 from model.scores import FrameScore
 from model.tiling import Tiling, restore_tiled
 from pipeline.errors import CheckpointError
-from pipeline.preview import enlarge, voxel_preview
+from pipeline.previews.preview import enlarge, voxel_preview
 from pipeline.store import Sequence
 from pipeline.voxels import frames_per_bin
 

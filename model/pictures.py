@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.judge import BLURRY, RESTORED, SHARP, SPIKES, JudgedFrame
-from pipeline.preview import contact_sheet, enlarge
+from pipeline.previews.preview import contact_sheet, enlarge
 
 SMALLEST_PANEL = 256
 """Pixels across: below it a label does not fit, and nobody sees much."""

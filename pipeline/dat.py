@@ -17,7 +17,7 @@ from pipeline.arrays import map_npy, read_npz
 from pipeline.errors import FormatError
 from pipeline.files import atomic_file
 from pipeline.inputs import require_file
-from pipeline.other_files import refuse_other_files
+from pipeline.recognition.other_files import refuse_other_files
 from pipeline.spike_format import SpikeFormat
 
 Bytes = npt.NDArray[np.uint8]

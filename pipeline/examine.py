@@ -10,17 +10,17 @@ import numpy as np
 
 from pipeline.align import Alignment, align_recording
 from pipeline.blocks import SpikeFiles
-from pipeline.continuity import find_breaks
 from pipeline.copies import refuse_copied_files
 from pipeline.dat import open_spikes
 from pipeline.errors import AlignmentError, FormatError
-from pipeline.flip import FlipEvidence, flip_evidence
 from pipeline.frames import FramePlace, frame_size, read_frame
-from pipeline.geometry import check_geometry
 from pipeline.manifest import Manifest
+from pipeline.recognition.continuity import find_breaks
+from pipeline.recognition.flip import FlipEvidence, flip_evidence
+from pipeline.recognition.geometry import check_geometry
+from pipeline.recognition.smoothness import GeometryScore
 from pipeline.recordings import Recording, scale_of
 from pipeline.reports import Quarantined
-from pipeline.smoothness import GeometryScore
 from pipeline.spike_format import SpikeFormat
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pipeline.errors import AlignmentError
 from pipeline.frame_spans import FrameError, RecordingRule, Rule, Span, frames_span
 from pipeline.logged import logged_rule
+from pipeline.logs.timing import Stamped
+from pipeline.logs.timing_faults import examine_timing
 from pipeline.manifest import Exposure, Manifest, Numbering, RawFrames
 from pipeline.name_patterns import search_name
 from pipeline.recordings import Recording
-from pipeline.timing import Stamped
-from pipeline.timing_faults import examine_timing
 
 
 def frame_number(name: str, numbering: Numbering) -> int:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.alignment.mismatches import likely_cause, questionable
 from pipeline.building import ArrayJob, Built, RunPieces, StoreBuilder, build_piece, was_interrupted
 from pipeline.config import to_plain
 from pipeline.errors import AlignmentError, UsageError
 from pipeline.examine import Examined, common_scale, examine_recording
 from pipeline.manifest import Manifest
-from pipeline.mismatches import likely_cause, questionable
 from pipeline.recordings import find_recordings
 from pipeline.reports import Progress, Quarantined, StageReport, no_progress
 from pipeline.root import (

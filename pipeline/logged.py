@@ -10,19 +10,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from pipeline.clock import ClockFit, fit_clock
 from pipeline.errors import AlignmentError
 from pipeline.frame_order import FrameOrder
 from pipeline.frame_spans import FrameError, RecordingRule, Span, frames_span
-from pipeline.log_rows import BadRow, LoggedExposure
-from pipeline.log_settings import TimestampColumns
+from pipeline.logs.clock import ClockFit, fit_clock
+from pipeline.logs.rows import BadRow, LoggedExposure
+from pipeline.logs.settings import TimestampColumns
+from pipeline.logs.timestamps import ExposureLog, read_log
+from pipeline.logs.timing import Stamped, Timing
+from pipeline.logs.timing_faults import examine_timing
 from pipeline.manifest import Exposure, Manifest
 from pipeline.recordings import Recording
 from pipeline.reports import Quarantined
 from pipeline.spans import SECOND_NS, span_of
-from pipeline.timestamps import ExposureLog, read_log
-from pipeline.timing import Stamped, Timing
-from pipeline.timing_faults import examine_timing
 
 
 def logged_rule(recording: Recording, manifest: Manifest, number_of: Callable[[str], int]) -> RecordingRule:

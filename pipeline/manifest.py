@@ -15,7 +15,7 @@ from pipeline.config import apply_overrides, build
 from pipeline.errors import ConfigError
 from pipeline.files import can_be_path
 from pipeline.layout import Layout
-from pipeline.log_settings import LogClock, TimestampColumns, check_clock
+from pipeline.logs.settings import LogClock, TimestampColumns, check_clock
 from pipeline.name_patterns import check_pattern
 from pipeline.spike_format import AutoFormat, SpikeFormat
 from pipeline.yaml_files import read_yaml

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from pipeline.camera_facts import read_camera
 from pipeline.config import build
 from pipeline.dat import open_spikes
-from pipeline.detection import detect_format
 from pipeline.errors import FormatError
 from pipeline.frames import FramePlace
 from pipeline.images import IMAGE_ENDINGS
 from pipeline.layout import expand, is_video
 from pipeline.manifest import Manifest
+from pipeline.recognition.detection import detect_format
 from pipeline.reports import Quarantined
 from pipeline.spike_format import AutoFormat, SpikeFormat
 from pipeline.tree import Tree

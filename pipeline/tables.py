@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.alignment.sweeps import Recorded
 from pipeline.blocks import Table
 from pipeline.building import ArrayJob, Region
 from pipeline.fingerprints import fingerprint_of
@@ -19,7 +20,6 @@ from pipeline.mapped import MappedArray
 from pipeline.physics import fit_light
 from pipeline.shards import table_layout
 from pipeline.store import TABLES
-from pipeline.sweeps import Recorded
 
 EXPOSURE = "exposure"
 LIGHT = "light"

@@ -21,10 +21,10 @@ from pipeline.dat import write_dat
 from pipeline.errors import UsageError
 from pipeline.files import sync_directory, write_atomic
 from pipeline.images import write_png
+from pipeline.logs.timestamps import write_log
 from pipeline.simulation.rig import Film, RigConfig
 from pipeline.spans import nanoseconds
 from pipeline.spike_format import SpikeFormat
-from pipeline.timestamps import write_log
 from pipeline.yaml_files import dump_yaml, read_yaml
 
 SPLITS = ("train", "val", "test")

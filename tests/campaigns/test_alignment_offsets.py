@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.alignment.offsets import Estimate, estimate_offsets
+from pipeline.alignment.sweeps import Instant, Recorded, sweep_blurry, sweep_sharp
 from pipeline.dat import pack_rows
-from pipeline.offsets import Estimate, estimate_offsets
 from pipeline.simulation.camera import SpikeCamera
 from pipeline.simulation.rig import RigConfig, film
 from pipeline.simulation.scenes import SceneConfig, random_scene
-from pipeline.sweeps import Instant, Recorded, sweep_blurry, sweep_sharp
 
 N, SMALL_N = 200, 4
 SEED = 4096

@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 
 from pipeline.config import build
-from pipeline.continuity import find_breaks
 from pipeline.dat import open_spikes, write_dat
 from pipeline.errors import SpkError, StoreError
 from pipeline.examine import examine_recording
-from pipeline.geometry import check_geometry, detect_geometry
 from pipeline.images import write_png
 from pipeline.ingest import ingest
+from pipeline.logs.timestamps import write_log
 from pipeline.manifest import Manifest
+from pipeline.recognition.continuity import find_breaks
+from pipeline.recognition.geometry import check_geometry, detect_geometry
 from pipeline.recordings import find_recordings
 from pipeline.simulation.rig import RigConfig, film
 from pipeline.simulation.scenes import SceneConfig, random_scene
 from pipeline.spans import nanoseconds
 from pipeline.spike_format import SpikeFormat
 from pipeline.store import open_store
-from pipeline.timestamps import write_log
 
 SEED = 20261124
 SMALL, FULL, FULL_CLEAN = 4, 500, 200

@@ -32,16 +32,16 @@ from pipeline.config import build, from_overrides, load_config
 from pipeline.dat import open_spikes
 from pipeline.errors import SpkError
 from pipeline.fingerprints import fingerprint_of
-from pipeline.geometry import check_geometry, rank_geometries
 from pipeline.images import image_size, read_rgb
 from pipeline.ingest import ingest
+from pipeline.logs.timestamps import read_log
 from pipeline.manifest import Manifest
 from pipeline.overview import store_facts
+from pipeline.recognition.geometry import check_geometry, rank_geometries
 from pipeline.simulate import simulate_scenes
 from pipeline.simulation.scenes import SceneConfig
 from pipeline.spike_format import SpikeFormat
 from pipeline.store import open_store
-from pipeline.timestamps import read_log
 from pipeline.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 EXAMPLES = 25

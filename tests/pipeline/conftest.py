@@ -10,9 +10,9 @@ import pytest
 from pipeline.config import build
 from pipeline.dat import write_dat
 from pipeline.images import write_png
+from pipeline.logs.timestamps import write_log
 from pipeline.manifest import Manifest
 from pipeline.spike_format import SpikeFormat
-from pipeline.timestamps import write_log
 
 HEIGHT, WIDTH, SCALE, RATE = 18, 20, 2, 1000
 SPANS = ((0, 11), (11, 52), (60, 64))

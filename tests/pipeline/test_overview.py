@@ -9,8 +9,8 @@ from pipeline.dat import write_dat
 from pipeline.images import read_rgb
 from pipeline.ingest import ingest
 from pipeline.overview import draw_candidates, draw_store, store_facts
-from pipeline.preview import to_grey8
-from pipeline.smoothness import GeometryScore
+from pipeline.previews.preview import to_grey8
+from pipeline.recognition.smoothness import GeometryScore
 from pipeline.spike_format import SpikeFormat
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize

@@ -9,12 +9,12 @@ from pipeline.config import build
 from pipeline.dat import open_spikes
 from pipeline.errors import UsageError
 from pipeline.images import read_rgb
+from pipeline.logs.timestamps import read_log
 from pipeline.simulation import simulated
 from pipeline.simulation.rig import Film, RigConfig
 from pipeline.simulation.simulated import claim, sequence_folder, write_sequence
 from pipeline.spans import span_of
 from pipeline.spike_format import SpikeFormat
-from pipeline.timestamps import read_log
 from pipeline.yaml_files import read_yaml
 
 RIG = RigConfig(num_frames=3, exposure_frames=11, gap_frames=5, rate_hz=Fraction(1920))

@@ -1,0 +1,1 @@
+"""Spikes as pictures, still and moving."""
