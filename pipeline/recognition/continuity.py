@@ -20,7 +20,7 @@ MIN_FRAMES = 12
 """In a recording, to know what is usual in it."""
 RISE = 0.01
 SPREADS = 12.0
-CHANCE = 10.0
+CHANCE = 6.0
 """A missing frame raises the share of pixels that fire again by so much, by so many of its usual spreads, and by so
 many standard deviations of a number of pixels that fire by chance."""
 DIFFERENT = 0.02
@@ -54,7 +54,7 @@ def find_breaks(stream: SpikeStream) -> tuple[Break, ...]:
     differing = changed / np.maximum(spikes[:-1] + spikes[1:], 1)
     usual, spread = _usual(share[enough]) if enough.any() else (0.0, 0.0)
     repeats = enough & (changed == 0) if np.median(differing) > DIFFERENT else np.zeros_like(enough)
-    chance = CHANCE * np.sqrt(usual * spikes[:-1] + CHANCE) / np.maximum(spikes[:-1], 1)
+    chance = CHANCE * np.sqrt(usual * spikes[:-1] + 1) / np.maximum(spikes[:-1], 1)
     rises = enough & ~repeats & (share > usual + np.maximum(chance, max(RISE, SPREADS * spread)))
     lone = rises & ~_beside(rises)
     found = [Break(int(j) + 1, True) for j in np.flatnonzero(repeats)]
