@@ -80,7 +80,7 @@ def npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             return {name: _header(archive, name)[:2] for name in names}
-    except (*_DAMAGE, NotImplementedError, RuntimeError, KeyError) as error:
+    except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
         raise FormatError(f"{path}: not a readable .npz file: {_one_line(error)}") from error
 
 
