@@ -14,10 +14,11 @@ import zarr
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rounds import medians, table
-from pipeline.building import ArrayJob, StoreBuilder, build_piece
 from pipeline.images import read_rgb, write_png
-from pipeline.mapped import MappedArray
-from pipeline.shards import frames_layout
+from pipeline.storage.building import ArrayJob, StoreBuilder
+from pipeline.storage.mapped import MappedArray
+from pipeline.storage.pieces import build_piece
+from pipeline.storage.shards import frames_layout
 
 FRAMES, BINS, CLIP = 24, 32, 5
 RGB, SPIKES = (720, 1280), (360, 640)

@@ -9,11 +9,11 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.building import Region
 from pipeline.dat import SpikeStream, open_spikes
 from pipeline.errors import FormatError
 from pipeline.frames import FramePlace, read_frames
 from pipeline.spike_format import SpikeFormat
+from pipeline.storage.pieces import Region
 
 U8 = npt.NDArray[np.uint8]
 WHITE = 255

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import StoreError, TrainingError, UsageError
-from pipeline.mapped import MappedArray
+from pipeline.storage.mapped import MappedArray
 from pipeline.store import Sequence, Store
 from pipeline.transforms import Augmentation, draw_augmentation
 

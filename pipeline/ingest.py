@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.alignment.mismatches import likely_cause, questionable
-from pipeline.building import ArrayJob, Built, RunPieces, StoreBuilder, build_piece, was_interrupted
 from pipeline.config import to_plain
 from pipeline.errors import AlignmentError, UsageError
 from pipeline.examine import Examined, common_scale, examine_recording
 from pipeline.manifest import Manifest
 from pipeline.recordings import find_recordings
 from pipeline.reports import Progress, Quarantined, StageReport, no_progress
-from pipeline.root import (
+from pipeline.sequence_jobs import SequenceJobs, sequence_jobs
+from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
+from pipeline.storage.pieces import Built, build_piece
+from pipeline.storage.root import (
     INGEST,
     OFFSETS,
     SPK_FORMAT,
@@ -28,7 +30,6 @@ from pipeline.root import (
     require_store_or_nothing,
     sequence_keys,
 )
-from pipeline.sequence_jobs import SequenceJobs, sequence_jobs
 from pipeline.store import open_store, stage_record
 from pipeline.tables import EXPOSURE
 from pipeline.tasks import run_all

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from pipeline.camera_facts import reset_of, threshold_of
 from pipeline.dat import SpikeStream, open_spikes
 from pipeline.images import write_png
-from pipeline.metadata import read_metadata
 from pipeline.previews.preview import contact_sheet, tfp, to_grey8, voxel_preview
 from pipeline.recognition.smoothness import GeometryScore
-from pipeline.root import STATS, VOXELIZE
+from pipeline.storage.metadata import read_metadata
+from pipeline.storage.root import STATS, VOXELIZE
 from pipeline.store import Sequence, Store
 
 U8 = npt.NDArray[np.uint8]

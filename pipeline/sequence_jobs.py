@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.blocks import GreyFromSpikes, Images, PackedSpikes
-from pipeline.building import ArrayJob, BlockSource
 from pipeline.config import to_plain
 from pipeline.copies import refuse_copied_pixels
 from pipeline.errors import StoreError
@@ -16,8 +15,10 @@ from pipeline.examine import Examined
 from pipeline.fingerprints import fingerprint_of
 from pipeline.frames import FramePlace, file_of
 from pipeline.manifest import Manifest
-from pipeline.metadata import read_metadata
-from pipeline.shards import ArrayLayout, frames_layout, spikes_layout
+from pipeline.storage.building import ArrayJob
+from pipeline.storage.metadata import read_metadata
+from pipeline.storage.pieces import BlockSource
+from pipeline.storage.shards import ArrayLayout, frames_layout, spikes_layout
 from pipeline.store import TABLES
 from pipeline.tables import Lit, table_jobs
 from pipeline.video import VideoFrame

@@ -25,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.mapped import MappedArray
-from pipeline.metadata import REPAIR, check_sizes, metadata_bytes, parse_metadata, read_metadata
 from pipeline.physics import LightFit
-from pipeline.root import INGEST, STATS, VOXELIZE, read_root
 from pipeline.stats import Normalization, Transform, normalization_from
+from pipeline.storage.mapped import MappedArray
+from pipeline.storage.metadata import REPAIR, check_sizes, metadata_bytes, parse_metadata, read_metadata
+from pipeline.storage.root import INGEST, STATS, VOXELIZE, read_root
 
 TABLES = ("exposure", "exposure_ns", "sharp_index")
 

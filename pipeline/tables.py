@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from pipeline.alignment.sweeps import Recorded
 from pipeline.blocks import Table
-from pipeline.building import ArrayJob, Region
 from pipeline.fingerprints import fingerprint_of
-from pipeline.mapped import MappedArray
 from pipeline.physics import fit_light
-from pipeline.shards import table_layout
+from pipeline.storage.building import ArrayJob
+from pipeline.storage.mapped import MappedArray
+from pipeline.storage.pieces import Region
+from pipeline.storage.shards import table_layout
 from pipeline.store import TABLES
 
 EXPOSURE = "exposure"

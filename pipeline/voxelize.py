@@ -7,24 +7,24 @@ import re
 import shutil
 import time
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.building import ArrayJob, Built, Region, RunPieces, StoreBuilder, build_piece, was_interrupted
 from pipeline.errors import UsageError
 from pipeline.fingerprints import fingerprint_of
-from pipeline.mapped import MappedArray
 from pipeline.reports import Progress, StageReport, no_progress
-from pipeline.root import INGEST, STATS, VOXELIZE
-from pipeline.shards import Codec, frames_layout
 from pipeline.stats import CountHistogram, stats_attributes
+from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
+from pipeline.storage.mapped import MappedArray
+from pipeline.storage.pieces import Built, build_piece
+from pipeline.storage.root import INGEST, STATS, VOXELIZE
+from pipeline.storage.shards import Codec, frames_layout
 from pipeline.store import Sequence, Store, open_store, stage_record, stats_digests
 from pipeline.tasks import run_all
-from pipeline.voxels import MAX_FRAMES_PER_BIN, bin_packed, frames_per_bin
+from pipeline.voxel_blocks import VoxelBlocks
+from pipeline.voxels import MAX_FRAMES_PER_BIN, frames_per_bin
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +32,6 @@ TRAIN = "train"
 BIN_RULE = (
     "frame j of the n frames of an exposure is counted in bin floor(j * K / n); no other frames are counted"
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VoxelBlocks:
-    """The voxel grids of one sequence, counted from its packed spikes."""
-
-    sequence: Path
-    num_bins: int
-
-    def block(self, region: Region) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-        """Counts (n, K, H, W) of the exposures in `region`, and their histogram."""
-        sequence = Sequence(self.sequence)
-        width = sequence.spike_shape[1]
-        spans = sequence.exposure[region[0]]
-        counts = np.stack([bin_packed(sequence.spikes[a:b], self.num_bins, width) for a, b in spans])
-        return counts, {"histogram": CountHistogram.of(counts).bins.tolist()}
 
 
 def voxelize(

@@ -386,7 +386,7 @@ def test_shards_of_a_video_are_those_of_one_pass(make, tmp_path, write_video, mo
     write_video(made.root / "walk/rgb.mp4", pictures(12), "libx264", "yuv420p", group=4)
     rows = [f"{k:06d},{1500 * k},{1500 * k + 1000}" for k in range(12)]
     (made.root / "walk/exposures.csv").write_text("\n".join(["frame,start_us,stop_us", *rows]))
-    monkeypatch.setattr("pipeline.shards.TARGET_SHARD_BYTES", per_shard * 3 * 96 * 128)
+    monkeypatch.setattr("pipeline.storage.shards.TARGET_SHARD_BYTES", per_shard * 3 * 96 * 128)
     ingest(made.root, tmp_path / "store", made.manifest, workers=2)
     found = zarr.open_group(tmp_path / "store", mode="r")["test/walk/blurry"]
     assert found.shards[0] == per_shard

@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from pipeline.alignment.sweeps import Recorded
 from pipeline.blocks import GreyFromSpikes
-from pipeline.building import ArrayJob, StoreBuilder, build_piece
 from pipeline.errors import AlignmentError
-from pipeline.mapped import MappedArray
 from pipeline.reports import Progress, no_progress
-from pipeline.root import INGEST, OFFSETS, WRITTEN_LAST, Attributes
 from pipeline.sequence_jobs import grey_facts, image_job
 from pipeline.spans import nanoseconds
+from pipeline.storage.building import ArrayJob, StoreBuilder
+from pipeline.storage.mapped import MappedArray
+from pipeline.storage.pieces import build_piece
+from pipeline.storage.root import INGEST, OFFSETS, WRITTEN_LAST, Attributes
 from pipeline.store import Sequence, Store, stage_record
 from pipeline.tables import EXPOSURE, Lit, table_jobs
 from pipeline.tasks import run_all

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dat import unpack_rows
-from pipeline.mapped import MappedArray
 from pipeline.physics import U8, Doubles, fit_light, grey_light, unclipped
+from pipeline.storage.mapped import MappedArray
 from pipeline.voxels import MAX_FRAMES_PER_BIN, bin_packed
 
 Counts = npt.NDArray[np.int32]

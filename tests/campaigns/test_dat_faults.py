@@ -266,7 +266,7 @@ def test_bits_flipped_after_the_ingest_are_refused_when_read(tmp_path, count, ca
 
 
 def read_all(path: Path) -> None:
-    from pipeline.mapped import forget_maps
+    from pipeline.storage.mapped import forget_maps
 
     forget_maps(path)
     sequence = open_store(path).sequence("train", "s")

@@ -12,14 +12,14 @@ import pytest
 import zarr
 from PIL import Image
 
-from pipeline.building import StoreBuilder
 from pipeline.config import build, to_plain
 from pipeline.dat import write_dat
 from pipeline.errors import AlignmentError, FormatError, StoreError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import Manifest, read_manifest
-from pipeline.mapped import forget_maps
-from pipeline.root import WORK
+from pipeline.storage.building import StoreBuilder
+from pipeline.storage.mapped import forget_maps
+from pipeline.storage.root import WORK
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
 from pipeline.yaml_files import dump_yaml

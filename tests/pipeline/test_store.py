@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import StoreError, UsageError
 from pipeline.fingerprints import fingerprint_of
 from pipeline.ingest import ingest
-from pipeline.mapped import forget_maps
+from pipeline.storage.mapped import forget_maps
 from pipeline.store import Sequence, open_store, runs_of
 from pipeline.voxelize import voxelize
 

@@ -9,7 +9,7 @@ import zarr
 from pipeline.errors import StoreError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
-from pipeline.root import WORK, read_root
+from pipeline.storage.root import WORK, read_root
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
 
@@ -133,7 +133,7 @@ def test_overwrite_rebuilds_to_the_same_bytes(finished, store, tree_of):
 
 
 def test_a_second_writer_is_refused(store):
-    from pipeline.building import StoreBuilder
+    from pipeline.storage.building import StoreBuilder
 
     with (
         StoreBuilder(store, "ingest", read_root(store)),

@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.alignment.check import check_alignment
 from pipeline.alignment.correct import correct_alignment
-from pipeline.building import StoreBuilder
 from pipeline.errors import AlignmentError, StoreError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
+from pipeline.storage.building import StoreBuilder
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
 

@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from pipeline import metadata
 from pipeline.errors import StoreError
-from pipeline.metadata import check_sizes, metadata_bytes, parse_metadata, read_metadata
+from pipeline.storage import metadata
+from pipeline.storage.metadata import check_sizes, metadata_bytes, parse_metadata, read_metadata
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import zarr
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.root import (
+from pipeline.storage.root import (
     SPK_FORMAT,
     WORK,
     program_version,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.shards import (
+from pipeline.storage.shards import (
     ArrayLayout,
     compressor,
     crc32c_bytes,

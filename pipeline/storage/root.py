@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import StoreError, UsageError
 from pipeline.files import write_atomic
 from pipeline.fingerprints import fingerprint_of
-from pipeline.metadata import read_metadata
+from pipeline.storage.metadata import read_metadata
 
 SPK_FORMAT = 1
 INGEST = "ingest"

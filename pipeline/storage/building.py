@@ -7,7 +7,6 @@ all pieces are there; the root's `stages` last: until then readers refuse the st
 
 import contextlib
 import fcntl
-import json
 import math
 import os
 import shutil
@@ -17,82 +16,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.files import PARTIAL, write_atomic
+from pipeline.files import PARTIAL
 from pipeline.fingerprints import fingerprint_of
-from pipeline.mapped import forget_maps
-from pipeline.metadata import check_sizes, read_metadata
-from pipeline.root import WORK, Attributes, read_root, write_group, write_node, write_root
-from pipeline.shards import ArrayLayout, Index, Receipt, shard_key, write_shard
-
-Region = tuple[slice, ...]
-
-
-class BlockSource(Protocol):
-    """Where a piece's values come from. Sent to workers, so it holds paths, never data."""
-
-    def block(self, region: Region) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-        """The values of a region of the array, and a JSON summary of them for whoever assembles the array."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """One shard to build: where it goes, how it is laid out, where its values come from.
-
-    Attributes:
-        inputs: fingerprint of everything that determines the values; a receipt with another one is void.
-    """
-
-    array: Path
-    layout: ArrayLayout
-    shard: Index
-    source: BlockSource
-    inputs: str
-    receipts: Path
-
-    @property
-    def receipt_path(self) -> Path:
-        return self.receipts / f"{'-'.join(map(str, self.shard))}.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """A piece that is on disk, and whether this run had to write it."""
-
-    piece: Piece
-    receipt: Receipt
-    summary: dict[str, Any] = field(default_factory=dict)
-    written: bool
-
-
-def build_piece(piece: Piece) -> Built:
-    """Write one shard and its receipt, unless a receipt shows that it is there already."""
-    if (earlier := _earlier(piece)) is not None:
-        return earlier
-    values, summary = piece.source.block(piece.layout.region(piece.shard))
-    piece.receipt_path.unlink(missing_ok=True)  # it is not of the bytes that follow
-    receipt = write_shard(piece.array, piece.layout, piece.shard, values)
-    note = {"inputs": piece.inputs, "size": receipt.size, "seal": receipt.seal, "summary": summary}
-    write_atomic(piece.receipt_path, json.dumps(note))
-    return Built(piece=piece, receipt=receipt, summary=summary, written=True)
-
-
-def _earlier(piece: Piece) -> Built | None:
-    key = shard_key(piece.shard)
-    try:
-        note = json.loads(piece.receipt_path.read_bytes())
-        if note["inputs"] != piece.inputs or (piece.array / key).stat().st_size != note["size"]:
-            return None
-        receipt = Receipt(key, note["size"], note["seal"])
-        return Built(piece=piece, receipt=receipt, summary=note["summary"], written=False)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # no receipt, or one cut short: the piece is built again
+from pipeline.storage.mapped import forget_maps
+from pipeline.storage.metadata import check_sizes, read_metadata
+from pipeline.storage.pieces import BlockSource, Built, Piece
+from pipeline.storage.root import WORK, Attributes, read_root, write_group, write_node, write_root
+from pipeline.storage.shards import ArrayLayout
 
 
 @dataclass(frozen=True, kw_only=True)

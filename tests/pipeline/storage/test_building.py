@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import building
-from pipeline.building import ArrayJob, StoreBuilder, build_piece, was_interrupted
 from pipeline.errors import StoreError
-from pipeline.mapped import MappedArray
-from pipeline.root import SPK_FORMAT, WORK, read_root
-from pipeline.shards import ArrayLayout
+from pipeline.storage import pieces
+from pipeline.storage.building import ArrayJob, StoreBuilder, was_interrupted
+from pipeline.storage.mapped import MappedArray
+from pipeline.storage.pieces import build_piece
+from pipeline.storage.root import SPK_FORMAT, WORK, read_root
+from pipeline.storage.shards import ArrayLayout
 
 ROOT = {"spk_format": SPK_FORMAT, "splits": {}}
 LAYOUT = ArrayLayout(shape=(6, 2), shard=(2, 2), chunk=(1, 2), names=("x", "y"))
@@ -108,7 +109,7 @@ def test_a_receipt_does_not_outlive_its_bytes(store, monkeypatch):
     with pytest.raises(RuntimeError):
         build(store, job(store, Numbers()), failing_after(1))
     with monkeypatch.context() as patch, pytest.raises(OSError, match="killed"):
-        patch.setattr(building, "write_atomic", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        patch.setattr(pieces, "write_atomic", lambda *_: (_ for _ in ()).throw(OSError("killed")))
         build(store, job(store, Numbers(first=100), inputs="other"))
     assert (store / "a/c/0/0").read_bytes()[0] == 100
     build(store, job(store, Numbers()))
@@ -163,11 +164,11 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(store):
 
 def test_a_writer_in_another_process_is_named_and_its_death_frees_the_store(store):
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.building import StoreBuilder\n"
+        "import sys, time; from pathlib import Path; from pipeline.storage.building import StoreBuilder\n"
         "with StoreBuilder(Path(sys.argv[1]), 'ingest', None): print('in', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(store), "--manifest", "m"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as other:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) as other:
         assert other.stdout.readline() == b"in\n"
         with pytest.raises(StoreError, match=rf"process {other.pid} on .* --manifest m"):
             StoreBuilder(store, "ingest", None).__enter__()

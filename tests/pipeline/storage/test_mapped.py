@@ -8,10 +8,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import mapped
 from pipeline.errors import StoreError
-from pipeline.mapped import MappedArray, forget_maps
-from pipeline.shards import ArrayLayout, shard_key, write_shard
+from pipeline.storage import mapped
+from pipeline.storage.mapped import MappedArray, forget_maps
+from pipeline.storage.shards import ArrayLayout, shard_key, write_shard
 
 SHAPE = (5, 6, 11)
 CODECS = ("none", "lz4", "zstd")

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
-from pipeline.metadata import REPAIR, read_metadata
-from pipeline.shards import (
+from pipeline.storage.metadata import REPAIR, read_metadata
+from pipeline.storage.shards import (
     CRC_BYTES,
     MISSING,
     SEAL_BYTES,

@@ -1,0 +1,29 @@
+"""Voxel grids as the values of a store's array, counted from the packed spikes of its sequence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.stats import CountHistogram
+from pipeline.storage.pieces import Region
+from pipeline.store import Sequence
+from pipeline.voxels import bin_packed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoxelBlocks:
+    """The voxel grids of one sequence, counted from its packed spikes."""
+
+    sequence: Path
+    num_bins: int
+
+    def block(self, region: Region) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+        """Counts (n, K, H, W) of the exposures in `region`, and their histogram."""
+        sequence = Sequence(self.sequence)
+        width = sequence.spike_shape[1]
+        spans = sequence.exposure[region[0]]
+        counts = np.stack([bin_packed(sequence.spikes[a:b], self.num_bins, width) for a, b in spans])
+        return counts, {"histogram": CountHistogram.of(counts).bins.tolist()}
