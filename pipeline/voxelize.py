@@ -149,7 +149,7 @@ def _job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Code
     shape = (sequence.num_frames, num_bins, *sequence.spike_shape)
     return ArrayJob(
         array=sequence.path / "voxels" / name,
-        layout=frames_layout(shape, ("frame", "bin", "row", "column"), codec=codec),
+        layout=frames_layout(shape, ("frame", f"{name}_bin", "spike_row", "spike_column"), codec=codec),
         source=VoxelBlocks(sequence=sequence.path, num_bins=num_bins),
         inputs=fingerprint_of(store.attributes["stages"][INGEST]["sequences"][_key(sequence)]),
         attributes={
