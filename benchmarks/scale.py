@@ -5,12 +5,13 @@ python benchmarks/scale.py [N] [--frames F] [--folder DIR]
 N sequences (10,000 unless told otherwise) of F frames, 720p with spikes of 360x640 and 32 bins: recordings as empty
 files, and a store with true metadata and ledgers whose shards are files of the right size without content. With
 `--frames 648` 10,000 sequences are 100 TB. Each step runs in a process of its own, whose peak memory is that of the
-step and of the imports. At the end: what the pieces of 1 TB cost to schedule.
+step and of the imports. At the end: what a task costs, and what 100 TB would cost with shards of other sizes.
 """
 
 import argparse
 import dataclasses
 import functools
+import hashlib
 import math
 import multiprocessing
 import os
@@ -19,9 +20,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,7 @@ from pipeline.align import Alignment
 from pipeline.blocks import SpikeFile, SpikeFiles
 from pipeline.config import build, to_plain
 from pipeline.examine import Examined
+from pipeline.files import write_atomic
 from pipeline.manifest import Manifest
 from pipeline.overview import store_facts
 from pipeline.recordings import find_recordings
@@ -39,7 +42,17 @@ from pipeline.reports import no_progress
 from pipeline.sequence_files import Recording
 from pipeline.sequence_jobs import IMAGE_AXES, sequence_jobs
 from pipeline.stats import CountHistogram, stats_attributes
-from pipeline.storage.root import INGEST, SPK_FORMAT, STATS, VOXELIZE, write_group, write_node, write_root
+from pipeline.storage import shards
+from pipeline.storage.nodes import Nodes
+from pipeline.storage.root import (
+    INGEST,
+    SPK_FORMAT,
+    STATS,
+    VOXELIZE,
+    encoded,
+    group_metadata,
+    root_metadata,
+)
 from pipeline.storage.shards import (
     CRC_BYTES,
     SEAL_BYTES,
@@ -51,7 +64,7 @@ from pipeline.storage.shards import (
     table_layout,
     write_shard,
 )
-from pipeline.store import open_store, stage_record, stats_digests
+from pipeline.store import open_store
 from pipeline.tasks import run_all
 
 RGB, SPIKES, BINS, WINDOW, RATE = (720, 1280), (360, 640), 32, 88, 1920
@@ -61,6 +74,16 @@ SPLIT, GRIDS = "train", "k32"
 SEQUENCE = "SEQUENCE"
 """Stands for the name of a sequence in metadata that is written once and copied."""
 TASKS = {"threads": 20_000, "distributed": 2_000}
+
+SHARD_SIZES = (8, 32, 64, 128, 256)
+ARCHIVE, ARCHIVE_FRAMES = 10_000, 648
+"""Sequences of an archive of 100 TB, and frames of each."""
+FSYNCS = 4
+"""Of a piece, and of its receipt, file and folder each; every new folder on the way to a shard is one more."""
+LOOKED_AT, WRITTEN = 10_000, 200
+
+Step = Callable[[Path], Callable[[], object]]
+"""Prepares what is to be timed."""
 
 
 def main() -> None:
@@ -74,7 +97,9 @@ def main() -> None:
         make_raw(folder / "raw", wanted.sequences)
         held = make_store(folder / "store", wanted.sequences, wanted.frames)
         sys.stdout.write(store_table(folder, wanted.sequences, held))
-    sys.stdout.write(task_table())
+        costs = unit_costs(folder)
+    task_ms = {"Dask, 2 threads": on_threads() * 1e3, "distributed, 2 workers": on_distributed() * 1e3}
+    sys.stdout.write(task_table(task_ms) + archive_table(task_ms, *costs))
 
 
 def store_table(folder: Path, num_sequences: int, held: "Held") -> str:
@@ -83,48 +108,87 @@ def store_table(folder: Path, num_sequences: int, held: "Held") -> str:
         f"### {num_sequences:,} sequences, {held.shard_bytes / 1e12:.1f} TB in {held.shards:,} shards,"
         f" {held.metadata_bytes / 1e6:.0f} MB of metadata in {held.metadata_files:,} files"
     )
-    lines = [title, "", "| step | seconds | peak memory, MB |", "| --- | ---: | ---: |"]
+    lines = [title, "", "| step | s | CPU s | peak memory, MB |", "| --- | ---: | ---: | ---: |"]
     for step in STEPS:
-        seconds, megabytes = in_a_process(step, folder)
-        lines.append(f"| {(step.__doc__ or '').rstrip('.')} | {seconds:.1f} | {megabytes:.0f} |")
+        seconds, cpu, megabytes = in_a_process(step, folder)
+        what = (step.__doc__ or "").rstrip(".")
+        lines.append(f"| {what} | {seconds:.1f} | {cpu:.1f} | {megabytes:.0f} |")
     return "\n".join(lines) + "\n\n"
 
 
-def task_table() -> str:
-    """A Markdown table: what a task costs that does nothing, and how much data is one task."""
-    layouts = [layout for layout in array_layouts(1000).values() if layout.dtype == "uint8"]
-    pieces = sum(math.prod(layout.grid) for layout in layouts)
-    held = sum(math.prod(layout.shape) for layout in layouts)
-    per_terabyte = pieces / held * 1e12
-    lines = [f"### {per_terabyte:,.0f} pieces to a TB, {held / pieces / 1e6:.0f} MB each", ""]
-    lines += ["| run by | ms for a piece that does nothing | seconds for a TB |", "| --- | ---: | ---: |"]
-    for runner in (on_threads, on_distributed):
-        ms = runner() * 1e3
-        lines.append(f"| {runner.__doc__} | {ms:.2f} | {ms * per_terabyte / 1e3:.0f} |")
+def task_table(task_ms: Mapping[str, float]) -> str:
+    """A Markdown table: what a task costs that does nothing."""
+    lines = ["### Scheduling", "", "| run by | CPU ms for a piece that does nothing |", "| --- | ---: |"]
+    lines += [f"| {name} | {ms:.2f} |" for name, ms in task_ms.items()]
+    return "\n".join(lines) + "\n\n"
+
+
+def archive_table(task_ms: Mapping[str, float], lstat_us: float, fsync_ms: float) -> str:
+    """A Markdown table: what 100 TB cost with shards of other sizes, counted from the layouts and from unit costs."""
+    lines = [
+        f"### 100 TB: {ARCHIVE} sequences of {ARCHIVE_FRAMES} frames, at {lstat_us:.1f} us of CPU to look at a file and"
+        f" {fsync_ms:.2f} ms for an fsync",
+        "",
+        "| shards of | frames of a grid | shards | folders | ledgers | sizes looked at | fsyncs"
+        f" | {' | '.join(task_ms)} |",
+        f"| --- |{' ---: |' * (6 + len(task_ms))}",
+    ]
+    for mebibytes in SHARD_SIZES:
+        with mock.patch.object(shards, "TARGET_SHARD_BYTES", mebibytes << 20):
+            layouts = array_layouts(ARCHIVE_FRAMES)
+        keys = [(shard_key(shard), layout) for layout in layouts.values() for shard in layout.shards()]
+        pieces = ARCHIVE * len(keys)
+        folders = ARCHIVE * sum(len(layout.shape) - 1 for _, layout in keys)
+        ledger = ARCHIVE * sum(
+            len(encoded({key: [shards.TARGET_SHARD_BYTES, 3_141_592_653]})) for key, _ in keys
+        )
+        fsyncs = FSYNCS * pieces + folders
+        cells = [
+            f"{mebibytes} MiB",
+            f"{layouts[f'voxels/{GRIDS}'].shard[0]}",
+            f"{pieces / 1e6:.2f} M",
+            f"{folders / 1e6:.2f} M",
+            f"{ledger / 1e6:.0f} MB",
+            f"{pieces * lstat_us / 1e6:.0f} s",
+            f"{fsyncs / 1e6:.1f} M, {fsyncs * fsync_ms / 6e4:.0f} min",
+            *(f"{pieces * ms / 6e4:.1f} min" for ms in task_ms.values()),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def in_a_process(step: Callable[[Path], float], folder: Path) -> tuple[float, float]:
-    """Seconds of a step and the peak memory, in MB, of the process of its own in which it ran."""
+def unit_costs(folder: Path) -> tuple[float, float]:
+    """Microseconds to look at a file's size, and milliseconds for an fsync of a small file or its folder."""
+    names = [f"{folder}/{number}" for number in range(LOOKED_AT)]
+    for name in names:
+        _touch(name)
+    _, looked = seconds_of(lambda: [os.lstat(name) for name in names])
+    written, _ = seconds_of(lambda: [write_atomic(folder / "synced", "x" * 100) for _ in range(WRITTEN)])
+    return looked / LOOKED_AT * 1e6, written / WRITTEN / 2 * 1e3
+
+
+def in_a_process(step: Step, folder: Path) -> tuple[float, float, float]:
+    """Wall and CPU seconds of a step, and the peak memory, in MB, of the process of its own in which it ran."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measured, args=(step, folder, sender))
     process.start()
     sender.close()
-    seconds, megabytes = receiver.recv()
+    found: tuple[float, float, float] = receiver.recv()
     process.join()
-    return seconds, megabytes
+    return found
 
 
-def _measured(step: Callable[[Path], float], folder: Path, sender: Any) -> None:
-    seconds = step(folder)
-    sender.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
+def _measured(step: Step, folder: Path, sender: Any) -> None:
+    wall, cpu = seconds_of(step(folder))
+    sender.send((wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
 
 
-def seconds_of(function: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def seconds_of(function: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds of a call."""
+    started = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - started
+    return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
 # Recordings of empty files
@@ -214,25 +278,22 @@ def make_store(store: Path, num_sequences: int, frames: int) -> Held:
     """Metadata and tables as the program writes them, and shards of frames of the right size."""
     template, layouts = store.with_name("template"), array_layouts(frames)
     ledgers = {name: _ledger(template / name, layout, frames) for name, layout in layouts.items()}
-    write_group(template, sequence_attributes(frames, list(layouts)))
-    write_group(template / "voxels", {})
+    metadata = {"": group_metadata(sequence_attributes(frames, list(layouts))), "voxels": group_metadata({})}
     for name, layout in layouts.items():
-        attributes = array_attributes(name, frames) | {"ledger": ledgers[name]}
-        write_node(template / name, layout.metadata(attributes))
-    texts = {node: (template / node / "zarr.json").read_text() for node in ("", "voxels", *layouts)}
+        metadata[name] = layout.metadata(array_attributes(name, frames) | {"ledger": ledgers[name]})
+    texts = {node: encoded(one) for node, one in metadata.items()}
+    digests = {}
     for sequence in sequence_names(num_sequences):
         for node, text in texts.items():
             folder = store / SPLIT / sequence / node
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "zarr.json").write_text(text.replace(SEQUENCE, sequence))
+            digests |= _write_node(store, folder, text.replace(SEQUENCE, sequence))
             for key, (size, _) in ledgers.get(node, {}).items():
                 os.makedirs(os.path.dirname(f"{folder}/{key}"), exist_ok=True)
                 if node in tables(frames):
                     shutil.copyfile(template / node / key, folder / key)
                 else:
                     _touch(f"{folder}/{key}", size)
-    write_group(store / SPLIT, {})
-    write_root_of(store, num_sequences, list(layouts))
+    write_root(store, num_sequences, digests)
     sizes = [size for ledger in ledgers.values() for size, _ in ledger.values()]
     return Held(
         shards=num_sequences * len(sizes),
@@ -290,17 +351,20 @@ def array_attributes(name: str, frames: int) -> dict[str, Any]:
     return about.get(name, {}) | {"inputs": "0" * 64}
 
 
-def write_root_of(store: Path, num_sequences: int, arrays: list[str]) -> None:
+def write_root(store: Path, num_sequences: int, digests: dict[str, str]) -> None:
+    """The groups above the sequences, and the record of them all. Without fsync: a benchmark may be lost."""
     histogram = CountHistogram(np.array([1_000_000] * 4 + [0] * 252))
-    write_group(store / STATS, {})
-    write_group(store / STATS / GRIDS, stats_attributes(histogram, num_bins=BINS, split=SPLIT))
-    keys = [f"{SPLIT}/{name}" for name in sequence_names(num_sequences)]
-    ingested = {key: [SPLIT, key, *(f"{key}/{name}" for name in arrays if "/" not in name)] for key in keys}
-    counted = {key: [f"{key}/voxels", f"{key}/voxels/{GRIDS}"] for key in keys}
-    stages = {
-        INGEST: stage_record(store, ingested),
-        VOXELIZE + GRIDS: stage_record(store, counted) | {STATS: stats_digests(store, GRIDS)},
-    }
+    statistics = stats_attributes(histogram, num_bins=BINS, split=SPLIT)
+    above = _write_node(store, store / SPLIT, encoded(group_metadata({})))
+    stats = _write_node(store, store / STATS, encoded(group_metadata({})))
+    stats |= _write_node(store, store / STATS / GRIDS, encoded(group_metadata(statistics)))
+    ingested: dict[str, dict[str, str]] = {}
+    counted: dict[str, dict[str, str]] = {}
+    for node, digest in digests.items():
+        split, name, *below = node.split("/")
+        stage = counted if below[:1] == ["voxels"] else ingested
+        stage.setdefault(f"{split}/{name}", dict(above) if stage is ingested else {})[node] = digest
+    stages = {INGEST: {"sequences": ingested}, VOXELIZE + GRIDS: {"sequences": counted, STATS: stats}}
     attributes = {
         "spk_format": SPK_FORMAT,
         "name": "scale",
@@ -309,28 +373,36 @@ def write_root_of(store: Path, num_sequences: int, arrays: list[str]) -> None:
         "splits": {SPLIT: sequence_names(num_sequences)},
         "provenance": {"raw": "nowhere", "spk": "benchmark"},
     }
-    write_root(store, attributes, stages)
+    (store / "zarr.json").write_text(encoded(root_metadata(attributes, stages)))
+
+
+def _write_node(store: Path, node: Path, text: str) -> dict[str, str]:
+    """Write a `zarr.json`; the digest of it, by its path below the store."""
+    node.mkdir(parents=True, exist_ok=True)
+    (node / "zarr.json").write_text(text)
+    return {node.relative_to(store).as_posix(): hashlib.sha256(text.encode()).hexdigest()}
 
 
 # The steps
 
 
-def find(folder: Path) -> float:
+def find(folder: Path) -> Callable[[], object]:
     """Recordings found (`find_recordings`)."""
-    return seconds_of(lambda: find_recordings(manifest(), folder / "raw"))
+    return lambda: find_recordings(manifest(), folder / "raw")
 
 
-def plan(folder: Path) -> float:
+def plan(folder: Path) -> Callable[[], object]:
     """Arrays of every recording planned, none of them in the store (`sequence_jobs`)."""
     recordings = find_recordings(manifest(), folder / "raw")
+    nothing_yet = Nodes(folder / "new", {})
 
     def planned() -> int:
         sequences = [
             sequence_jobs(folder / "raw", folder / "new", _examined(one), manifest()) for one in recordings
         ]
-        return sum(not job.is_finished() for sequence in sequences for job in sequence.jobs)
+        return sum(not job.is_finished(nothing_yet) for sequence in sequences for job in sequence.jobs)
 
-    return seconds_of(planned)
+    return planned
 
 
 def _examined(recording: Recording) -> Examined:
@@ -358,37 +430,37 @@ def _examined(recording: Recording) -> Examined:
     )
 
 
-def open_checked(folder: Path) -> float:
+def open_checked(folder: Path) -> Callable[[], object]:
     """Store opened, every digest and every shard's size compared (`open_store`)."""
-    return seconds_of(lambda: open_store(folder / "store"))
+    return lambda: open_store(folder / "store")
 
 
-def open_unchecked(folder: Path) -> float:
+def open_unchecked(folder: Path) -> Callable[[], object]:
     """Store opened without looking (`open_store(check=False)`)."""
-    return seconds_of(lambda: open_store(folder / "store", check=False))
+    return lambda: open_store(folder / "store", check=False)
 
 
-def open_sequences(folder: Path) -> float:
+def open_sequences(folder: Path) -> Callable[[], object]:
     """Every sequence of the open store opened (`Store.sequence`)."""
     store = open_store(folder / "store", check=False)
-    return seconds_of(lambda: [store.sequence(*key) for key in store.sequence_keys])
+    return lambda: [store.sequence(*key) for key in store.sequence_keys]
 
 
-def inspect(folder: Path) -> float:
+def inspect(folder: Path) -> Callable[[], object]:
     """Every sequence of the open store described (`store_facts`, as `spk inspect` shows them)."""
     store = open_store(folder / "store", check=False)
-    return seconds_of(lambda: store_facts(store))
+    return lambda: store_facts(store)
 
 
-def choose_clips(folder: Path) -> float:
+def choose_clips(folder: Path) -> Callable[[], object]:
     """Clips of the open store listed, all its arrays opened (`ClipSource`)."""
     from pipeline.clips import ClipConfig, ClipSource  # the only step that needs torch
 
     store = open_store(folder / "store", check=False)
-    return seconds_of(lambda: ClipSource(store, SPLIT, GRIDS, ClipConfig()))
+    return lambda: ClipSource(store, SPLIT, GRIDS, ClipConfig())
 
 
-STEPS: tuple[Callable[[Path], float], ...] = (
+STEPS: tuple[Step, ...] = (
     find,
     plan,
     open_checked,
@@ -407,23 +479,18 @@ def nothing(item: int) -> int:
 
 
 def on_threads() -> float:
-    """Dask, 2 threads"""
     items = range(TASKS["threads"])
-    return seconds_of(
-        lambda: run_all(nothing, items, workers=2, scheduler=None, progress=no_progress, what="pieces")
-    ) / len(items)
+    run = functools.partial(run_all, nothing, items, progress=no_progress, what="pieces")
+    return seconds_of(lambda: run(workers=2, scheduler=None))[1] / len(items)
 
 
 def on_distributed() -> float:
-    """Dask distributed, 2 workers"""
     from distributed import LocalCluster
 
     items = range(TASKS["distributed"])
+    run = functools.partial(run_all, nothing, items, progress=no_progress, what="pieces")
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        address = cluster.scheduler_address
-        return seconds_of(
-            lambda: run_all(nothing, items, workers=1, scheduler=address, progress=no_progress, what="pieces")
-        ) / len(items)
+        return seconds_of(lambda: run(workers=1, scheduler=cluster.scheduler_address))[1] / len(items)
 
 
 if __name__ == "__main__":

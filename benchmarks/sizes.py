@@ -3,8 +3,8 @@
 python benchmarks/sizes.py [SHARED_DATA]
 
 Stores are built by ingest and voxelize from generated integrate-and-fire recordings, noiseless as the public data sets
-are and noisy as cameras are, and from the real GoPro spikes in SHARED_DATA (../shared/data) where they are; the files of
-each array are counted, their checksums and metadata included. One window is 88 spike frames of 360x640 in 32 bins.
+are and noisy as cameras are, and from the real GoPro spikes in SHARED_DATA (../shared/data) where they are; the files
+of each array are counted, their checksums and metadata included. One window is 88 spike frames of 360x640 in 32 bins.
 """
 
 import sys
