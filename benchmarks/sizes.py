@@ -32,9 +32,15 @@ GRID_FLOAT32 = BINS * SPIKES[0] * SPIKES[1] * FLOAT32
 SAMPLE_FLOAT32 = (2 * 3 + BINS) * RGB[0] * RGB[1] * FLOAT32
 """140,083,200 bytes, or 133.6 MiB: blurry and sharp frame and 32 bins, all float32 at the size of the RGB frame."""
 SCENES = (
-    *("train=2", "val=0", "test=0", "height=720", "width=1280", "objects=[6,9]", "object_radius=[40,100]"),
+    *("train=1", "val=0", "test=0", "height=720", "width=1280", "objects=[6,9]", "object_radius=[40,100]"),
     *("object_speed=[20,60]", "background_speed=[10,40]"),
-    *("rig.num_frames=3", f"rig.exposure_frames={WINDOW}", "rig.scale=2", "rig.rate_hz=1920"),
+    *(
+        "rig.num_frames=2",
+        "rig.gap_frames=1",
+        f"rig.exposure_frames={WINDOW}",
+        "rig.scale=2",
+        "rig.rate_hz=1920",
+    ),
 )
 NOISELESS = ("rig.camera.shot_noise=0", "rig.camera.dark_noise=0", "rig.camera.gain_spread=0")
 

@@ -71,7 +71,9 @@ def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # of libraries, about each other
-        warnings.filterwarnings("ignore", category=ResourceWarning)  # of ours, that stay open while they are read
+        warnings.filterwarnings(
+            "ignore", category=ResourceWarning
+        )  # of ours, that stay open while they are read
         yield
 
 
