@@ -5,7 +5,8 @@ python benchmarks/scale.py [N] [--frames F] [--folder DIR]
 N sequences (10,000 unless told otherwise) of F frames, 720p with spikes of 360x640 and 32 bins: recordings as empty
 files, and a store with true metadata and ledgers whose shards are files of the right size without content. With
 `--frames 648` 10,000 sequences are 100 TB. Each step runs in a process of its own, whose peak memory is that of the
-step and of the imports. At the end: what a task costs, and what 100 TB would cost with shards of other sizes.
+step and of the imports. DIR has to be on a disk for the fsyncs to mean something: on a RAM disk they do nothing, and
+the table says so. At the end: what a task costs, and what 100 TB would cost with shards of other sizes.
 """
 
 import argparse
@@ -127,7 +128,7 @@ def archive_table(task_ms: Mapping[str, float], lstat_us: float, fsync_ms: float
     """A Markdown table: what 100 TB cost with shards of other sizes, counted from the layouts and from unit costs."""
     lines = [
         f"### 100 TB: {ARCHIVE} sequences of {ARCHIVE_FRAMES} frames, at {lstat_us:.1f} us of CPU to look at a file and"
-        f" {fsync_ms:.2f} ms for an fsync",
+        f" {f'{fsync_ms:.2f} ms for an fsync' if fsync_ms else 'fsyncs not measured: no disk'}",
         "",
         "| shards of | frames of a grid | shards | folders | ledgers | sizes looked at | fsyncs"
         f" | {' | '.join(task_ms)} |",
@@ -150,7 +151,7 @@ def archive_table(task_ms: Mapping[str, float], lstat_us: float, fsync_ms: float
             f"{folders / 1e6:.2f} M",
             f"{ledger / 1e6:.0f} MB",
             f"{pieces * lstat_us / 1e6:.0f} s",
-            f"{fsyncs / 1e6:.1f} M, {fsyncs * fsync_ms / 6e4:.0f} min",
+            f"{fsyncs / 1e6:.1f} M" + (f", {fsyncs * fsync_ms / 6e4:.0f} min" if fsync_ms else ""),
             *(f"{pieces * ms / 6e4:.1f} min" for ms in task_ms.values()),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -158,13 +159,23 @@ def archive_table(task_ms: Mapping[str, float], lstat_us: float, fsync_ms: float
 
 
 def unit_costs(folder: Path) -> tuple[float, float]:
-    """Microseconds to look at a file's size, and milliseconds for an fsync of a small file or its folder."""
+    """Microseconds to look at a file's size, and milliseconds for an fsync of a small file or its folder.
+
+    The second is 0 where nothing is synced: in a folder in memory.
+    """
     names = [f"{folder}/{number}" for number in range(LOOKED_AT)]
     for name in names:
         _touch(name)
     _, looked = seconds_of(lambda: [os.lstat(name) for name in names])
     written, _ = seconds_of(lambda: [write_atomic(folder / "synced", "x" * 100) for _ in range(WRITTEN)])
-    return looked / LOOKED_AT * 1e6, written / WRITTEN / 2 * 1e3
+    return looked / LOOKED_AT * 1e6, 0.0 if _in_memory(folder) else written / WRITTEN / 2 * 1e3
+
+
+def _in_memory(folder: Path) -> bool:
+    """Is the folder on a tmpfs (Linux), by the longest mount point above it?"""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    return max(above, key=lambda mount: len(mount[0]))[1] in ("tmpfs", "ramfs")
 
 
 def in_a_process(step: Step, folder: Path) -> tuple[float, float, float]:
