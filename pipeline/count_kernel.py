@@ -260,34 +260,45 @@ def _copy(typing: Any, to: Any, source: Any, size: Any) -> Any:
     return types.void(*[types.int64] * 3), generate
 
 
+@compiled("Tuple((int64[:, ::1], boolean))(int64, int64, int64, int64, int64, int64, int64)")
 def lane_table(
-    rows: tuple[int, int], columns: tuple[int, int], row_stride: int, row_bytes: int, out_stride: int
+    top: int, bottom: int, left: int, right: int, row_stride: int, row_bytes: int, out_stride: int
 ) -> tuple[npt.NDArray[np.int64], bool]:
     """How a window of packed frames is cut into lanes, row by row; the last of a row overlaps the one before.
 
     Nothing outside the rows is read. What a lane has beyond a window that is narrower is not defined.
 
     Args:
+        top, bottom, left, right: the window is rows [top, bottom) and columns [left, right), in pixels.
         row_stride: from one row of a frame to the next, in bytes; rows have `row_bytes`, 8 or more.
         out_stride: from one row of counts to the next.
 
     Returns:
         (L, 7) int64, and whether all lanes are 16 bytes that can be read as they are.
     """
-    width = columns[1] - columns[0]
-    inside = np.arange(0, max(width - LANE, 0) + LANE, LANE).clip(max=max(width - LANE, 0))
-    byte, down = np.divmod(columns[0] + inside, 8)
-    low, high = np.minimum(byte, row_bytes - 8), np.minimum(byte + 8, row_bytes - 8)
-    high_down = np.where(byte + 8 < row_bytes, 8 * (byte + 8 - high), 0)
-    of_row = [low, 8 * (byte - low), high, high_down, np.minimum(byte + 16, row_bytes - 1), down, inside]
-    lanes = np.tile(np.stack(of_row, axis=1), (rows[1] - rows[0], 1))
-    row = np.repeat(np.arange(rows[1] - rows[0]), len(inside))
-    lanes[:, [0, 2, 4]] += ((rows[0] + row) * row_stride)[:, None]
-    lanes[:, 6] += row * out_stride
-    return lanes, width >= LANE and not down.any()
+    width = right - left
+    furthest = max(width - LANE, 0)
+    per_row = (max(width, LANE) + LANE - 1) // LANE
+    lanes = np.empty(((bottom - top) * per_row, LANE_FIELDS), np.int64)
+    whole = width >= LANE
+    for number in range(len(lanes)):
+        row = number // per_row
+        inside = min(number % per_row * LANE, furthest)
+        start = (top + row) * row_stride
+        byte, down = (left + inside) // 8, (left + inside) % 8
+        low, high = min(byte, row_bytes - 8), min(byte + 8, row_bytes - 8)
+        lanes[number, 0] = start + low
+        lanes[number, 1] = 8 * (byte - low)
+        lanes[number, 2] = start + high
+        lanes[number, 3] = 8 * (byte + 8 - high) if byte + 8 < row_bytes else 0
+        lanes[number, 4] = start + min(byte + 16, row_bytes - 1)
+        lanes[number, 5] = down
+        lanes[number, 6] = row * out_stride + inside
+        whole = whole and down == 0
+    return lanes, whole
 
 
-@compiled("void(int64[::1], int64[::1], int64[:, ::1], boolean, int64, int64, int64, int64)")
+@compiled("UniTuple(int64, 2)(int64[::1], int64[::1], int64[:, ::1], boolean, int64, int64, int64, int64)")
 def count_lanes(
     frames: npt.NDArray[np.int64],
     edges: npt.NDArray[np.int64],
@@ -297,21 +308,31 @@ def count_lanes(
     out: int,
     bin_stride: int,
     end: int,
-) -> None:
+) -> tuple[int, int]:
     """Count the spikes of each bin in a window that is cut into lanes; empty bins are left as they are.
 
-    Nothing is checked here.
+    Only the edges are checked here: nothing is counted unless they cut the frames into bins of 0 to 255.
 
     Args:
         frames: addresses of n packed frames.
-        edges: (K + 1,): bin k is frames [edges[k], edges[k + 1]), at most 255 of them.
+        edges: (K + 1,): bin k is frames [edges[k], edges[k + 1]).
         lanes: (L, 7) of `lane_table`.
         whole: every lane is 16 bytes that can be read as they are.
         width: of the window; where it is less than a lane, a lane's counts run over into what follows in `out`, and
             are overwritten by the lanes that follow.
         out: address of the first of K x H x W bytes; counts of bin k begin `bin_stride` bytes after those of k - 1.
         end: address behind the last of them.
+
+    Returns:
+        Frames of the smallest bin, negative where the edges lie outside the frames, and of the largest.
     """
+    least, most = len(frames), 0
+    for k in range(len(edges) - 1):
+        least, most = min(least, edges[k + 1] - edges[k]), max(most, edges[k + 1] - edges[k])
+    if edges[0] < 0 or edges[-1] > len(frames):
+        least = -1
+    if least < 0 or most > MAX_FRAMES:
+        return least, most
     places, starts = lanes.ctypes.data, frames.ctypes.data
     room = np.empty(2 * LANE, np.uint8)
     spare = room.ctypes.data
@@ -332,3 +353,4 @@ def count_lanes(
             if runs_out:
                 _copy(one, to, min(width, LANE))
                 _copy(two, also_to, min(width, LANE))
+    return least, most

@@ -94,6 +94,9 @@ def count_window(packed: U8, edges: I64, rows: Span, columns: Span, out: Counts)
     PackedFrames.of([packed]).count(edges, rows, columns, out)
 
 
+TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
+LANE = 128
+"""Pixels that are counted at a time."""
 SHORTEST_ROW = 8
 """Bytes: shorter rows are filled up before they are counted."""
 
@@ -148,70 +151,61 @@ class PackedFrames:
         Raises:
             ValueError: window or bins lie outside the frames, `out` has another shape, or its type is too narrow.
         """
+        self._require(rows, columns, (len(edges) - 1, rows[1] - rows[0], columns[1] - columns[0]), out)
         edges = np.array(edges, np.int64)
-        self._check(edges, rows, columns, out)
         if out.dtype != np.uint8:
             self._count_wide(edges, rows, columns, out)
-        elif out.strides[2] != 1 or (columns[1] - columns[0] < _lane() and not out.flags.c_contiguous):
+        elif out.strides[2] == 1 and (out.shape[2] >= LANE or out.flags.c_contiguous):
+            self._count_bytes(edges, rows, columns, out)
+        else:
             counts = np.empty(out.shape, np.uint8)
             self._count_bytes(edges, rows, columns, counts)
             out[...] = counts
-        else:
-            self._count_bytes(edges, rows, columns, out)
 
-    def _check(self, edges: I64, rows: Span, columns: Span, out: Counts) -> None:
-        height, row_bytes = self.parts[0].shape[1:]
-        if edges.ndim != 1 or len(edges) < 2 or edges[0] < 0 or edges[-1] > len(self):
-            raise ValueError(f"edges {edges.tolist()} do not cut {len(self)} frames into bins")
-        sizes = np.diff(edges)
-        if sizes.min() < 0:
-            raise ValueError(f"edges {edges.tolist()} do not cut {len(self)} frames into bins")
+    def _require(self, rows: Span, columns: Span, expected: tuple[int, int, int], out: Counts) -> None:
+        _, height, row_bytes = self.parts[0].shape
         if not (0 <= rows[0] < rows[1] <= height and 0 <= columns[0] < columns[1] <= 8 * row_bytes):
             raise ValueError(
                 f"rows {rows} and columns {columns} do not lie in frames of {height}x{8 * row_bytes}"
             )
-        expected = (len(sizes), rows[1] - rows[0], columns[1] - columns[0])
-        if out.shape != expected or out.dtype not in (np.uint8, np.uint16) or not out.flags.writeable:
+        if expected[0] < 1 or out.shape != expected or out.dtype not in TYPES or not out.flags.writeable:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected writable counts {expected}")
-        if sizes.max() > np.iinfo(out.dtype).max:
-            raise ValueError(f"{sizes.max()} frames in one bin are more than {out.dtype} can count")
 
     def _count_bytes(self, edges: I64, rows: Span, columns: Span, out: U8) -> None:
-        from pipeline.count_kernel import (
-            count_lanes,  # imports numba, which commands without voxels need not pay
+        from pipeline.count_kernel import (  # numba: 0.3 s that few commands need to pay
+            count_lanes,
+            lane_table,
         )
 
-        lanes, whole = self._lanes(rows, columns, out)
-        place = out.ctypes.data
-        count_lanes(
-            self.addresses, edges, lanes, whole, out.shape[2], place, out.strides[0], place + out.nbytes
-        )
-        if (empty := edges[1:] == edges[:-1]).any():
-            out[empty] = 0
-
-    def _lanes(self, rows: Span, columns: Span, out: U8) -> tuple[I64, bool]:
-        from pipeline.count_kernel import lane_table
-
-        (top, bottom), row_bytes = rows, self.parts[0].shape[2]
-        pixels = 8 * row_bytes
-        if columns == (0, pixels) and self.row_stride == row_bytes and out.strides[1] == pixels:
+        pixels = 8 * self.parts[0].shape[2]
+        if columns == (0, pixels) and 8 * self.row_stride == out.strides[1] == pixels:
             # Whole rows that lie end to end are one long row, without a rest at the end of each.
-            columns = (top * pixels, bottom * pixels)
-            return lane_table((0, 1), columns, 0, bottom * row_bytes, 0)
-        return lane_table(rows, columns, self.row_stride, row_bytes, out.strides[1])
+            window = (0, 1, rows[0] * pixels, rows[1] * pixels, 0, rows[1] * self.row_stride, 0)
+        else:
+            window = (*rows, *columns, self.row_stride, pixels // 8, out.strides[1])
+        lanes, whole = lane_table(*window)
+        place = out.ctypes.data
+        end = place + out.nbytes
+        least, most = count_lanes(
+            self.addresses, edges, lanes, whole, out.shape[2], place, out.strides[0], end
+        )
+        if least < 0:
+            raise ValueError(f"edges {edges.tolist()} do not cut {len(self)} frames into bins")
+        if most > MAX_FRAMES_PER_BIN:
+            raise ValueError(f"{most} frames in one bin are more than uint8 can count")
+        if least == 0:
+            out[edges[1:] == edges[:-1]] = 0
 
     def _count_wide(self, edges: I64, rows: Span, columns: Span, out: Counts) -> None:
         """Counts of more than 255 frames, as the sum of the bytes' counts."""
+        if np.diff(edges).max() > MOST_FRAMES_PER_BIN:
+            raise ValueError(f"{np.diff(edges).max()} frames in one bin are more than uint16 can count")
         part = np.empty((1, *out.shape[1:]), np.uint8)
         for (first, last), counts in zip(itertools.pairwise(edges.tolist()), out, strict=True):
             counts[...] = 0
-            for start in range(first, last, MAX_FRAMES_PER_BIN):
-                stop = min(start + MAX_FRAMES_PER_BIN, last)
+            for start in range(first, max(last, first + 1), MAX_FRAMES_PER_BIN):
+                stop = min(
+                    start + MAX_FRAMES_PER_BIN, last
+                )  # before `start` where the edges are, which is refused
                 self._count_bytes(np.array([start, stop]), rows, columns, part)
                 counts += part[0]
-
-
-def _lane() -> int:
-    from pipeline.count_kernel import LANE
-
-    return LANE
