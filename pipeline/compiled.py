@@ -9,8 +9,8 @@ import numba
 log = logging.getLogger(__name__)
 
 
-def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function now, for one signature, so that calls run without the interpreter lock.
+def compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function now, for one signature and no other, to run without the interpreter lock.
 
     The compiled code is kept beside the source, else in the user's cache folder or NUMBA_CACHE_DIR, and is good as
     long as the function's own file does not change: what it calls belongs into that file. Where it cannot be kept,
@@ -19,13 +19,13 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def compile_now(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            cached = numba.njit(nogil=True, cache=True)(function)
-            cached.compile(signature)
+            found = numba.njit(nogil=True, cache=True)(function)
+            found.compile(signature)
         except Exception as error:  # numba's cache raises whatever the system or pickle does
             log.debug("%s: compiled without numba's cache: %s", function.__qualname__, error)
-            plain = numba.njit(nogil=True)(function)
-            plain.compile(signature)
-            return plain
-        return cached
+            found = numba.njit(nogil=True)(function)
+            found.compile(signature)
+        found.disable_compile()
+        return found
 
     return compile_now

@@ -6,37 +6,52 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-NUM_VALUES = 256
-"""Counts are uint8, so a histogram of 256 integers says everything about their distribution."""
+NUM_VALUES = 65536
+"""Counts are uint8 or uint16; a normalization says what becomes of each of them."""
+NUM_BYTES = 256
+"""Shortest histogram."""
 
 _VALUES_AT_ONCE = 1 << 20
+_FEW = 8
 
 Transform = Literal["count", "log1p"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CountHistogram:
-    """How often each count occurs: (256,) int64. Adding histograms is exact, so any split of the work agrees."""
+    """How often each count occurs: int64, 256 numbers, or more where counts are larger.
+
+    Adding histograms is exact, so any split of the work agrees.
+    """
 
     bins: npt.NDArray[np.int64]
 
     @staticmethod
-    def of(counts: npt.NDArray[np.uint8]) -> "CountHistogram":
-        """The histogram of uint8 counts of any shape."""
-        if counts.dtype != np.uint8:
-            raise ValueError(f"counts are uint8, not {counts.dtype}")
+    def of(counts: npt.NDArray[np.integer], most: int = NUM_VALUES - 1) -> "CountHistogram":
+        """The histogram of uint8 or uint16 counts of any shape.
+
+        Args:
+            most: what no count exceeds, where that is known: it is faster for few values.
+        """
+        if counts.dtype == np.uint8:
+            return CountHistogram(_histogram_of_bytes(np.ascontiguousarray(counts).reshape(-1), most))
+        if counts.dtype != np.uint16:
+            raise ValueError(f"counts are uint8 or uint16, not {counts.dtype}")
         flat = counts.reshape(-1)
-        bins = np.zeros(NUM_VALUES, np.int64)
-        for first in range(0, flat.size, _VALUES_AT_ONCE):  # bincount turns each byte into eight
-            bins += np.bincount(flat[first : first + _VALUES_AT_ONCE], minlength=NUM_VALUES)
+        bins = np.zeros(max(NUM_BYTES, int(flat.max(initial=0)) + 1), np.int64)
+        for first in range(0, flat.size, _VALUES_AT_ONCE):  # bincount turns each value into eight bytes
+            bins += np.bincount(flat[first : first + _VALUES_AT_ONCE], minlength=len(bins))
         return CountHistogram(bins)
 
     @staticmethod
     def empty() -> "CountHistogram":
-        return CountHistogram(np.zeros(NUM_VALUES, np.int64))
+        return CountHistogram(np.zeros(NUM_BYTES, np.int64))
 
     def __add__(self, other: "CountHistogram") -> "CountHistogram":
-        return CountHistogram(self.bins + other.bins)
+        total = np.zeros(max(len(self.bins), len(other.bins)), np.int64)
+        for bins in (self.bins, other.bins):
+            total[: len(bins)] += bins
+        return CountHistogram(total)
 
     @property
     def num_values(self) -> int:
@@ -50,10 +65,20 @@ class CountHistogram:
         """
         if not self.num_values:
             raise ValueError("no counts, so no mean")
-        values = transformed(transform)
+        values = transformed(transform, len(self.bins))
         weights = self.bins / self.num_values
         mean = float((weights * values).sum())
         return mean, float(np.sqrt((weights * (values - mean) ** 2).sum()))
+
+
+def _histogram_of_bytes(flat: npt.NDArray[np.uint8], most: int) -> npt.NDArray[np.int64]:
+    from pipeline.histogram_kernel import AT_ONCE, count_values  # numba: 0.3 s that few commands need to pay
+
+    if most > _FEW:
+        most = min(most, int(flat.max(initial=0)))
+    bins = np.zeros(NUM_BYTES + AT_ONCE, np.int64)
+    count_values(flat, most, bins)
+    return bins[:NUM_BYTES]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,13 +99,13 @@ class Normalization:
             raise ValueError(f"mean {self.mean} and std {self.std} cannot normalize")
 
     def table(self) -> npt.NDArray[np.float32]:
-        """The normalized value of every count: (256,) float32, to be indexed with uint8 counts."""
-        return ((transformed(self.transform) - self.mean) / self.std).astype(np.float32)
+        """The normalized value of every count: (65536,) float32, to be indexed with uint8 or uint16 counts."""
+        return ((transformed(self.transform, NUM_VALUES) - self.mean) / self.std).astype(np.float32)
 
 
-def transformed(transform: Transform) -> npt.NDArray[np.float64]:
-    """The transform of the counts 0..255: (256,) float64."""
-    counts = np.arange(NUM_VALUES, dtype=np.float64)
+def transformed(transform: Transform, num_values: int) -> npt.NDArray[np.float64]:
+    """The transform of the counts 0, 1, ..., num_values - 1, in float64."""
+    counts = np.arange(num_values, dtype=np.float64)
     return np.log1p(counts) if transform == "log1p" else counts
 
 
