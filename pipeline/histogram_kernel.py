@@ -62,7 +62,7 @@ def _count_equal(typing: Any, data: Any, vectors: Any, first: Any, counts: Any) 
 
 @compiled(types.void(types.Array(types.uint8, 1, "C", readonly=True), types.int64, types.int64[::1]))
 def count_values(data: npt.NDArray[np.uint8], most: int, counts: npt.NDArray[np.int64]) -> None:
-    """Add to `counts` (256 + AT_ONCE,) how often each value occurs in `data`, none of which is above `most`."""
+    """Add to `counts` (256 + AT_ONCE or more,) how often each value occurs in `data`, none of which is above `most`."""
     if most > FEW:
         tables = np.zeros((4, 256), np.uint32)  # equal neighbours do not wait for each other
         quarter = len(data) // 4

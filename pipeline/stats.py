@@ -13,6 +13,8 @@ NUM_BYTES = 256
 
 _VALUES_AT_ONCE = 1 << 20
 _FEW = 8
+_SPARE = 4
+"""Numbers behind a histogram that `histogram_kernel` may run over: it looks for 4 values at once."""
 
 Transform = Literal["count", "log1p"]
 
@@ -33,15 +35,11 @@ class CountHistogram:
         Args:
             most: what no count exceeds, where that is known: it is faster for few values.
         """
-        if counts.dtype == np.uint8:
-            return CountHistogram(_histogram_of_bytes(np.ascontiguousarray(counts).reshape(-1), most))
-        if counts.dtype != np.uint16:
-            raise ValueError(f"counts are uint8 or uint16, not {counts.dtype}")
-        flat = counts.reshape(-1)
-        bins = np.zeros(max(NUM_BYTES, int(flat.max(initial=0)) + 1), np.int64)
-        for first in range(0, flat.size, _VALUES_AT_ONCE):  # bincount turns each value into eight bytes
-            bins += np.bincount(flat[first : first + _VALUES_AT_ONCE], minlength=len(bins))
-        return CountHistogram(bins)
+        if counts.dtype == np.uint16:
+            most = min(most, int(counts.max(initial=0)))
+        tally = CountTally(min(most, np.iinfo(counts.dtype).max))
+        tally.add(counts)
+        return tally.histogram
 
     @staticmethod
     def empty() -> "CountHistogram":
@@ -71,14 +69,42 @@ class CountHistogram:
         return mean, float(np.sqrt((weights * (values - mean) ** 2).sum()))
 
 
-def _histogram_of_bytes(flat: npt.NDArray[np.uint8], most: int) -> npt.NDArray[np.int64]:
-    from pipeline.histogram_kernel import AT_ONCE, count_values  # numba: 0.3 s that few commands need to pay
+class CountTally:
+    """A histogram that is being made, of arrays one after the other that are not kept.
+
+    Args:
+        most: what no count exceeds; it is faster for few values.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bins = np.zeros(max(NUM_BYTES, most + 1) + _SPARE, np.int64)
+
+    def add(self, counts: npt.NDArray[np.integer]) -> None:
+        """Count the values of an array of uint8 or uint16 counts of any shape."""
+        if counts.dtype == np.uint8:
+            _add_bytes(self._bins, np.ascontiguousarray(counts).reshape(-1), self._most)
+        elif counts.dtype == np.uint16:
+            _add_words(self._bins, counts.reshape(-1))
+        else:
+            raise ValueError(f"counts are uint8 or uint16, not {counts.dtype}")
+
+    @property
+    def histogram(self) -> CountHistogram:
+        return CountHistogram(self._bins[:-_SPARE].copy())
+
+
+def _add_bytes(bins: npt.NDArray[np.int64], flat: npt.NDArray[np.uint8], most: int) -> None:
+    from pipeline.histogram_kernel import count_values  # numba: 0.3 s that few commands need to pay
 
     if most > _FEW:
         most = min(most, int(flat.max(initial=0)))
-    bins = np.zeros(NUM_BYTES + AT_ONCE, np.int64)
     count_values(flat, most, bins)
-    return bins[:NUM_BYTES]
+
+
+def _add_words(bins: npt.NDArray[np.int64], flat: npt.NDArray[np.uint16]) -> None:
+    for first in range(0, flat.size, _VALUES_AT_ONCE):  # bincount turns each value into eight bytes
+        bins += np.bincount(flat[first : first + _VALUES_AT_ONCE], minlength=len(bins))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

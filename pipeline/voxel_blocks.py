@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipeline.stats import NUM_BYTES, CountHistogram
+from pipeline.stats import CountTally
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.shards import Region
 from pipeline.store import Sequence
@@ -38,11 +38,10 @@ class _VoxelBlock:
         self._num_bins = num_bins
         self._width = sequence.spike_shape[1]
         longest = int(np.diff(sequence.exposure).max())
-        self._most = -(-longest // num_bins)
         self._type = np.dtype(counts_type(longest, num_bins))
         self._room = np.empty(0, self._type)
-        self._histogram = CountHistogram(np.zeros(max(NUM_BYTES, self._most + 1), np.int64))
-        self._exposed: tuple[int, PackedFrames] | None = None
+        self._tally = CountTally(-(-longest // num_bins))
+        self._exposed: int | None = None
         self._band: tuple[int, Span] | None = None
         self._counts: Counts = self._room
 
@@ -56,17 +55,19 @@ class _VoxelBlock:
         return self._counts[None, :, :, slice(*columns)]
 
     def summary(self) -> dict[str, Any]:
-        return {"histogram": self._histogram.bins.tolist()}
+        return {"histogram": self._tally.histogram.bins.tolist()}
 
     def _count(self, frame: int, rows: Span, columns: Span) -> Counts:
-        if self._exposed is None or self._exposed[0] != frame:
-            self._exposed = frame, PackedFrames.of(_views(self._spikes, *self._spans[frame]))
+        if self._exposed != frame:
+            start, stop = self._spans[frame]
+            self._exposed, self._frames = frame, PackedFrames.of(_views(self._spikes, start, stop))
+            self._edges = bin_edges(stop - start, self._num_bins)
         shape = (self._num_bins, rows[1] - rows[0], columns[1] - columns[0])
         if self._room.shape != shape:
             self._room = np.empty(shape, self._type)
-        counts, frames = cast(Counts, self._room), self._exposed[1]
-        frames.count(bin_edges(len(frames), self._num_bins), rows, columns, counts)
-        self._histogram += CountHistogram.of(counts, self._most)
+        counts = cast(Counts, self._room)
+        self._frames.count(self._edges, rows, columns, counts)
+        self._tally.add(counts)
         return counts
 
 
