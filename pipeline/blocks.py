@@ -9,12 +9,13 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dat import SpikeStream, open_spikes
+from pipeline.dat import FRAMES_PER_BLOCK, SpikeStream, open_spikes
 from pipeline.errors import FormatError
 from pipeline.frames import FramePlace, read_frames
 from pipeline.spike_format import SpikeFormat
 from pipeline.storage.pieces import WholeBlock
 from pipeline.storage.shards import Region
+from pipeline.voxels import bin_packed
 
 U8 = npt.NDArray[np.uint8]
 WHITE = 255
@@ -84,11 +85,13 @@ class SpikeFiles:
             first += file.num_frames
 
     def count(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """How often each pixel fired in frames [start, stop), (H, W)."""
-        return sum(
-            (stream.count(a, b) for stream, a, b in self.parts(start, stop)),
-            start=np.zeros((self.format.height, self.format.valid_width), np.int64),
-        )
+        """How often each pixel fired in frames [start, stop), (H, W); memory stays bounded."""
+        width = self.format.valid_width
+        counts = np.zeros((self.format.height, width), np.int64)
+        for stream, a, b in self.parts(start, stop):
+            for first in range(a, b, FRAMES_PER_BLOCK):
+                counts += bin_packed(stream.packed(first, min(first + FRAMES_PER_BLOCK, b)), 1, width)[0]
+        return counts
 
 
 class Countable(Protocol):
