@@ -6,13 +6,16 @@ Recordings of an integrate-and-fire camera that films drifting light (15 % of th
 after the other, lie in the page cache. There is no RGB camera: ingest checks the recordings, copies their spikes, and
 makes grey frames of them. All variants write durably below FOLDER (default: the system's temporary one).
 
-- *encode and write alone*: the chunks of the finished grids, in memory, encoded, checksummed and written as ours are.
+- *encode and write alone*: the chunks of the finished store, in memory, encoded, checksummed and written as ours are;
+  once those of the grids, which is all that voxelize writes, and once those of every array.
 - *event list*: unpacked, one event after the other added with np.add.at, log1p, one float32 .npy per frame.
 - *numpy and zarr-python*: unpacked and summed per bin, np.bincount; the same shards, chunks and codec by zarr-python.
 """
 
 import argparse
 import itertools
+import logging
+import math
 import os
 import shutil
 import subprocess
@@ -20,6 +23,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,15 +41,18 @@ from pipeline.manifest import Manifest
 from pipeline.simulation.camera import Sensor, SpikeCamera
 from pipeline.spike_format import SpikeFormat
 from pipeline.stats import CountTally
-from pipeline.storage.shards import compressor, crc32c_bytes, frames_layout, write_chunks
+from pipeline.storage.mapped import MappedArray
+from pipeline.storage.shards import ArrayLayout, Region, compressor, crc32c_bytes, write_chunks
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
 
 SIZES = ((88, 360, 640, 1920), (202, 250, 400, 20_000))
 """Spike frames of an exposure, height, width, spike frames per second."""
-SEQUENCES, EXPOSURES = 2, 6
-NAMES = ("frame", "bin", "row", "column")
+SEQUENCES, EXPOSURES = 4, 12
+SHARE = 4
+"""Of the recordings, one in so many is enough to time the slow ways by."""
 ROUNDS = 5
+EVENTS, ZARR = "event list, np.add.at, float32 .npy", "numpy and zarr-python"
 
 
 def manifest_of(window: int, height: int, width: int, rate_hz: int) -> Manifest:
@@ -84,15 +92,30 @@ def our_store(raw: Path, out: Path, manifest: Manifest, codec: str, workers: int
     voxelize(out, num_bins=NUM_BINS, codec=codec, workers=workers)
 
 
-def encode_and_write(out: Path, grids: list, layout) -> None:
-    """Every chunk is taken from memory, where it lies as it is written."""
-    for number, chunks in enumerate(grids):
-        for shard in layout.shards():
-            write_chunks(out / str(number), layout, shard, lambda part, c=chunks: c[_key(part)])
+@dataclass(frozen=True)
+class Finished:
+    """An array of a store, as the chunks it was made of, where they lie as they are written."""
+
+    name: str
+    layout: ArrayLayout
+    chunks: dict[Region, np.ndarray]
+
+    @staticmethod
+    def read(array: MappedArray, name: str) -> "Finished":
+        layout, values = array.layout, array[:]
+        parts = [part for shard in layout.shards() for _, part in layout.parts(shard)]
+        return Finished(name, layout, {_key(part): np.ascontiguousarray(values[part]) for part in parts})
+
+
+def encode_and_write(out: Path, arrays: Iterable[Finished]) -> None:
+    for one in arrays:
+        for shard in one.layout.shards():
+            write_chunks(out / one.name, one.layout, shard, lambda part, c=one.chunks: c[_key(part)])
 
 
 def event_files(raw: Path, out: Path, manifest: Manifest, fmt: SpikeFormat) -> None:
-    for path in sorted(raw.rglob("*.dat")):
+    """Of one in `SHARE` recordings: it takes long."""
+    for path in sorted(raw.rglob("*.dat"))[::SHARE]:
         stream, window = open_spikes(path, fmt), manifest.exposure.window
         (out / path.parent.name).mkdir(parents=True)
         for first in range(0, len(stream), window):
@@ -103,13 +126,14 @@ def event_files(raw: Path, out: Path, manifest: Manifest, fmt: SpikeFormat) -> N
 
 
 def zarr_store(raw: Path, out: Path, manifest: Manifest, fmt: SpikeFormat, layout) -> np.ndarray:
+    """Of one in `SHARE` recordings, and their histogram."""
     import zarr
     from zarr.codecs import BloscCodec
 
     none = layout.codec == "none"
     codecs = None if none else BloscCodec(cname=layout.codec, clevel=5, shuffle="bitshuffle", typesize=1)
     histogram = np.zeros(256, np.int64)
-    for path in sorted(raw.rglob("*.dat")):
+    for path in sorted(raw.rglob("*.dat"))[::SHARE]:
         stream, window = open_spikes(path, fmt), manifest.exposure.window
         array = zarr.create_array(
             out / path.parent.name,
@@ -131,18 +155,20 @@ def zarr_store(raw: Path, out: Path, manifest: Manifest, fmt: SpikeFormat, layou
     return histogram
 
 
-def statistics_share(grids: list, window: int, codec: str) -> float:
+def statistics_share(grids: Iterable[Finished], window: int) -> float:
     """CPU time of the exact histogram over that of encoding and checksums, chunk by chunk, each fresh in the cache."""
-    encoder, tally = compressor(codec), CountTally(-(-window // NUM_BINS))
+    tally = CountTally(-(-window // NUM_BINS))
     spent = {"statistics": 0.0, "encode": 0.0}
-    for chunk in itertools.chain(*(chunks.values() for chunks in grids)):
-        values = chunk.copy()
-        started = time.process_time()
-        tally.add(values)
-        counted = time.process_time()
-        crc32c_bytes(encoder.encode(values))
-        spent["statistics"] += counted - started
-        spent["encode"] += time.process_time() - counted
+    for grid in grids:
+        encoder = compressor(grid.layout.codec)
+        for chunk in grid.chunks.values():
+            values = chunk.copy()
+            started = time.process_time()
+            tally.add(values)
+            counted = time.process_time()
+            crc32c_bytes(encoder.encode(values))
+            spent["statistics"] += counted - started
+            spent["encode"] += time.process_time() - counted
     return spent["statistics"] / spent["encode"]
 
 
@@ -157,15 +183,14 @@ def compare(folder: Path, codec: str, window: int, height: int, width: int, rate
     record(raw, manifest, SEQUENCES, EXPOSURES)
     our_store(raw, folder / "store", manifest, codec)
     store = open_store(folder / "store")
-    layout = frames_layout((EXPOSURES, NUM_BINS, height, width), NAMES, codec=codec)
-    grids, plain = [], np.zeros(256, np.int64)
+    name, grids, others = f"k{NUM_BINS}", [], []
     for sequence in store.sequences("train"):
-        counts = sequence.voxels(f"k{NUM_BINS}")[:]
-        assert sequence.voxels(f"k{NUM_BINS}").layout == layout
-        parts = [part for shard in layout.shards() for _, part in layout.parts(shard)]
-        grids.append({_key(part): np.ascontiguousarray(counts[part]) for part in parts})
-        plain += np.bincount(counts.ravel(), minlength=256)
-    values = sum(chunk.size for chunks in grids for chunk in chunks.values())
+        grids.append(Finished.read(sequence.voxels(name), f"{sequence.name}/{name}"))
+        for kind in ("spikes", "blurry"):
+            others.append(Finished.read(getattr(sequence, kind), f"{sequence.name}/{kind}"))
+    layout = grids[0].layout
+    values = sum(math.prod(grid.layout.shape) for grid in grids)
+    plain = sum(np.bincount(chunk.ravel(), minlength=256) for chunk in grids[0].chunks.values())
     numbers = itertools.count()
 
     def new() -> Path:
@@ -180,29 +205,32 @@ def compare(folder: Path, codec: str, window: int, height: int, width: int, rate
     variants = {
         "voxelize": revoxelize,
         "ingest and voxelize": lambda: our_store(raw, new() / "store", manifest, codec),
-        "encode and write alone": lambda: encode_and_write(new(), grids, layout),
-        "event list, np.add.at, float32 .npy": lambda: event_files(raw, new(), manifest, fmt),
-        "numpy and zarr-python": lambda: zarr_store(raw, new(), manifest, fmt, layout),
+        "encode and write the grids alone": lambda: encode_and_write(new(), grids),
+        "encode and write every array alone": lambda: encode_and_write(new(), grids + others),
+        EVENTS: lambda: event_files(raw, new(), manifest, fmt),
+        ZARR: lambda: zarr_store(raw, new(), manifest, fmt, layout),
     }
     seconds = medians(variants, ROUNDS, tidy=lambda: shutil.rmtree(scratch, ignore_errors=True))
+    seconds |= {name: SHARE * seconds[name] for name in (EVENTS, ZARR)}
     title = f"{values / 1e6:.0f} MB of counts, {window} frames of {height}x{width} each, codec {codec}"
     sys.stdout.write(table(title, seconds, "voxelize"))
-    limit, both = seconds["encode and write alone"], seconds["ingest and voxelize"]
+    alone, both = seconds["voxelize"], seconds["ingest and voxelize"]
     sys.stdout.write(
-        f"\nvoxelize: {limit / seconds['voxelize']:.2f} of the speed of encode and write alone;"
-        f" ingest and voxelize: {limit / both:.2f},"
-        f" {seconds['event list, np.add.at, float32 .npy'] / both:.0f}x the event list,"
-        f" {seconds['numpy and zarr-python'] / both:.1f}x zarr-python"
+        f"\nvoxelize: {seconds['encode and write the grids alone'] / alone:.2f} of the speed of encode and write;"
+        f" {seconds[EVENTS] / alone:.0f}x the event list, {seconds[ZARR] / alone:.1f}x zarr-python.\n"
+        f"Ingest and voxelize: {seconds['encode and write every array alone'] / both:.2f} of encode and write;"
+        f" {seconds[EVENTS] / both:.0f}x the event list, {seconds[ZARR] / both:.1f}x zarr-python.\n"
     )
     if codec != "none":
-        sys.stdout.write(f"; statistics: {statistics_share(grids, window, codec):.3f} of the encode")
-    sys.stdout.write("\n\n")
+        sys.stdout.write(f"Statistics: {statistics_share(grids, window):.3f} of the encode.\n")
+    sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def compare_workers(folder: Path) -> None:
     """Wall time of one worker over that of two: the machine must have two cores that nothing else uses."""
     manifest = manifest_of(*SIZES[0])
-    record(folder / "raw", manifest, 4, EXPOSURES)
+    record(folder / "raw", manifest, SEQUENCES, EXPOSURES)
     ingest(folder / "raw", folder / "store", manifest)
 
     def run(workers: int) -> None:
@@ -252,6 +280,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", help="where to write; the system's temporary folder")
     parser.add_argument("--memory", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    logging.disable(logging.WARNING)
     if options.memory:
         tell_memory(*options.memory)
         return

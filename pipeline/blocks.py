@@ -200,8 +200,9 @@ class GreyFromSpikes:
         return _FrameBlock(self._expose(a, b) for a, b in self.spans[region[0]])
 
     def _expose(self, start: int, stop: int) -> U8:
-        counts = self.files.count(start, stop)
-        grey = np.minimum(np.rint(WHITE * self.threshold * counts / (stop - start)), WHITE).astype(np.uint8)
+        every_count = np.arange(stop - start + 1)
+        shades = np.minimum(np.rint(WHITE * self.threshold * every_count / (stop - start)), WHITE)
+        grey = shades.astype(np.uint8)[self.files.count(start, stop)]
         grey = grey.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
         return np.broadcast_to(grey, (3, *grey.shape))
 

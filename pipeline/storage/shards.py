@@ -159,10 +159,14 @@ def frames_layout(
 
 
 def spikes_layout(shape: tuple[int, int, int], *, codec: Codec = "none") -> ArrayLayout:
-    """Layout of (T, H, ceil(W / 8)) packed spikes: whole frames, some to a chunk, many to a shard."""
+    """Layout of (T, H, ceil(W / 8)) packed spikes: whole frames, some to a chunk, many to a shard.
+
+    Chunks that are read in place may be larger than those that must be decoded for the sake of a few frames.
+    """
     num_frames, height, row_bytes = shape
     frame_bytes = height * row_bytes
-    per_chunk = max(1, min(num_frames, (256 << 10) // frame_bytes))
+    target = 1 << 20 if codec == "none" else 256 << 10
+    per_chunk = max(1, min(num_frames, target // frame_bytes))
     chunks = max(1, min(-(-num_frames // per_chunk), TARGET_SHARD_BYTES // (per_chunk * frame_bytes)))
     names = ("spike_frame", "row", "byte")
     chunk = (per_chunk, height, row_bytes)

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from pipeline.dat import open_spikes
 from pipeline.ingest import ingest
+from pipeline.spike_format import SpikeFormat
 from pipeline.storage.root import write_group, write_node
 from pipeline.storage.shards import frames_layout, spikes_layout, table_layout, write_chunks, write_shard
 from pipeline.store import open_store
@@ -74,3 +76,14 @@ def test_counts_beyond_255_take_16_bits(tmp_path):
         np.testing.assert_array_equal(again.chunk(part), expected[part])
     histogram = block.summary()["histogram"]
     assert histogram == np.bincount(expected.ravel(), minlength=351).tolist() and sum(histogram[256:]) > 0
+
+
+@pytest.mark.parametrize(("codec", "least"), [("none", 3.9), ("lz4", 25), ("zstd", 30)])
+def test_a_real_recording_takes_a_small_part_of_float32(tmp_path, shared_data, codec, least):
+    recording = shared_data / "gopro_spike_pair" / "000226.dat"
+    stream = open_spikes(recording, SpikeFormat(height=360, width=640, rate_hz=1920))
+    folder = stored(tmp_path, stream.read(0, 88), [(0, 88)], "none")
+    layout = frames_layout((1, 32, 360, 640), ("n", "k", "y", "x"), codec=codec)
+    block = VoxelBlocks(sequence=folder, num_bins=32).open(layout.region((0, 0, 0, 0)))
+    receipt = write_chunks(tmp_path / "counts", layout, (0, 0, 0, 0), block.chunk)
+    assert 4 * 32 * 360 * 640 / receipt.size > least

@@ -193,14 +193,13 @@ def test_frames_are_cut_into_tiles_of_one_frame(shape):
     assert layout.shard[0] * one_frame <= max(TARGET_SHARD_BYTES, one_frame)
 
 
-@pytest.mark.parametrize("shape", [(1, 10, 2), (100_000, 360, 80), (301, 250, 50)])
-def test_spikes_are_cut_into_whole_frames(shape):
-    layout = spikes_layout(shape)
+@pytest.mark.parametrize(("codec", "most"), [("none", 1 << 20), ("lz4", 256 << 10)])
+@pytest.mark.parametrize("shape", [(1, 10, 2), (100_000, 360, 80), (301, 250, 50), (9, 4000, 500)])
+def test_spikes_are_cut_into_whole_frames(shape, codec, most):
+    layout = spikes_layout(shape, codec=codec)
     assert layout.chunk[1:] == layout.shard[1:] == shape[1:]
-    assert (
-        np.prod(layout.chunk) <= max(256 << 10, np.prod(shape[1:]))
-        and np.prod(layout.shard) <= TARGET_SHARD_BYTES
-    )
+    assert np.prod(layout.chunk) <= max(most, np.prod(shape[1:]))
+    assert np.prod(layout.shard) <= TARGET_SHARD_BYTES
 
 
 def test_regions_of_all_shards_cover_the_array_once():
