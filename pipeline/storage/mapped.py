@@ -213,7 +213,7 @@ def _map_shard(places: tuple[Path, ...], receipt: Receipt, layout: ArrayLayout) 
         try:
             return _MappedShard(place / receipt.key, receipt, layout)
         except StoreError as error:
-            problems.append(error)
+            problems.append(error.with_traceback(None))  # which would keep the readers above alive
     raise problems[0]
 
 
