@@ -1,0 +1,211 @@
+"""Compiled copying: the parts of inner chunks that a selection asks for, straight to where they belong.
+
+Chunks and destination have four axes, of bytes; the last two are rows and columns. A selection touches some box of an
+array's chunks. `base` is where the first value of the box's first chunk would lie in the destination: at or before its
+start on every axis. The destination may run backwards on any axis, or have rows and columns exchanged: that is how a
+clip is turned while it is read.
+
+Importing this takes as long as importing numba (0.3 s): import it where pictures are read, not at the top.
+"""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.storage.words import join_bits, load, load_byte, move, reverse, store, store_byte
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+Four = tuple[int, int, int, int]
+
+LANES = 32
+"""Bytes that `join_bits` puts together at a time."""
+
+_compiled = numba.njit(nogil=True, cache=True)
+
+
+@_compiled
+def gather(source: U8, starts: I64, chunk: Four, base: Four, out: U8) -> bool:
+    """Copy from uncompressed chunks. False if one of them may not be read: nothing is copied then.
+
+    Args:
+        source: (n,) bytes, contiguous.
+        starts: of a box of chunks, (a, b, c, d): the first byte of each in `source`, below 0 if it may not be read.
+        chunk: shape of a chunk.
+    """
+    for start in starts.flat:
+        if start < 0:
+            return False
+    for i in range(starts.shape[0]):
+        for j in range(starts.shape[1]):
+            for k in range(starts.shape[2]):
+                for m in range(starts.shape[3]):
+                    corner = (
+                        base[0] + i * chunk[0],
+                        base[1] + j * chunk[1],
+                        base[2] + k * chunk[2],
+                        base[3] + m * chunk[3],
+                    )
+                    _put_chunk(source.ctypes.data + starts[i, j, k, m], chunk, corner, out)
+    return True
+
+
+@_compiled
+def gather_bits(planes: U8, block_bytes: int, chunk: Four, base: Four, out: U8) -> None:
+    """Copy from one chunk whose bits are still shuffled: only the bytes that are asked for are put together again.
+
+    Every block of such a chunk is eight planes, of which plane p has bit p of the block's bytes, the first byte in
+    the lowest bit (https://github.com/kiyo-masui/bitshuffle, elements of one byte).
+
+    Args:
+        planes: the chunk, contiguous, and at least `LANES` bytes more.
+        block_bytes: size of a block, a multiple of 8; the last one may be smaller.
+    """
+    (a, a_stop), (b, b_stop), (c, c_stop), (d, d_stop) = _overlaps(chunk, base, out)
+    size = chunk[0] * chunk[1] * chunk[2] * chunk[3]
+    columns = d_stop - d
+    pitch = (columns + 7) // LANES * LANES + 2 * LANES
+    joined = np.empty((c_stop - c) * pitch, np.uint8)
+    address, bits = joined.ctypes.data, planes.ctypes.data
+    aligned = chunk[3] % 8 == 0
+    for x in range(a, a_stop):
+        for y in range(b, b_stop):
+            first = (((x - base[0]) * chunk[1] + y - base[1]) * chunk[2] - base[2]) * chunk[3] + d - base[3]
+            for r in range(c, c_stop):
+                start = first + r * chunk[3]
+                _join(bits, size, block_bytes, start // 8 * 8, start + columns, address + (r - c) * pitch)
+                if not aligned:  # this row begins at another bit than the next
+                    source = address + (r - c) * pitch + start % 8
+                    _put(source, pitch, 1, columns, _address(out, x, y, r, d), out.strides[2], out.strides[3])
+            if aligned:
+                source = address + (first + c * chunk[3]) % 8
+                target = _address(out, x, y, c, d)
+                _put(source, pitch, c_stop - c, columns, target, out.strides[2], out.strides[3])
+
+
+@_compiled
+def _put_chunk(chunk_address: int, chunk: Four, base: Four, out: U8) -> None:
+    (a, a_stop), (b, b_stop), (c, c_stop), (d, d_stop) = _overlaps(chunk, base, out)
+    for x in range(a, a_stop):
+        for y in range(b, b_stop):
+            row = ((x - base[0]) * chunk[1] + y - base[1]) * chunk[2] + c - base[2]
+            source = chunk_address + row * chunk[3] + d - base[3]
+            target = _address(out, x, y, c, d)
+            _put(source, chunk[3], c_stop - c, d_stop - d, target, out.strides[2], out.strides[3])
+
+
+@_compiled
+def _overlaps(chunk: Four, base: Four, out: U8) -> tuple[tuple[int, int], ...]:
+    """The part of `out` that a chunk at `base` covers: a span on every axis."""
+    return (
+        (max(base[0], 0), min(base[0] + chunk[0], out.shape[0])),
+        (max(base[1], 0), min(base[1] + chunk[1], out.shape[1])),
+        (max(base[2], 0), min(base[2] + chunk[2], out.shape[2])),
+        (max(base[3], 0), min(base[3] + chunk[3], out.shape[3])),
+    )
+
+
+@_compiled
+def _address(out: U8, a: int, b: int, c: int, d: int) -> int:
+    steps = a * out.strides[0] + b * out.strides[1] + c * out.strides[2] + d * out.strides[3]
+    return out.ctypes.data + steps
+
+
+@_compiled
+def _put(source: int, pitch: int, rows: int, columns: int, target: int, row_step: int, step: int) -> None:
+    """Copy rows of bytes, `pitch` apart, to where the next row is `row_step` and the next column `step` away."""
+    if step == 1:
+        for r in range(rows):
+            move(target + r * row_step, source + r * pitch, columns)
+    elif step == -1:
+        for r in range(rows):
+            _put_backwards(source + r * pitch, columns, target + r * row_step)
+    elif abs(row_step) == 1:
+        _put_turned(source, pitch, rows, columns, target, row_step, step)
+    else:
+        _put_bytes(source, pitch, rows, columns, target, row_step, step)
+
+
+@_compiled
+def _put_backwards(source: int, columns: int, target: int) -> None:
+    words = columns // 8
+    for w in range(words):
+        store(target - 8 * w - 7, reverse(load(source + 8 * w)))
+    for x in range(8 * words, columns):
+        store_byte(target - x, load_byte(source + x))
+
+
+@_compiled
+def _put_turned(
+    source: int, pitch: int, rows: int, columns: int, target: int, row_step: int, step: int
+) -> None:
+    """Rows become columns: 8 x 8 bytes at a time."""
+    whole_rows, whole_columns = rows // 8 * 8, columns // 8 * 8
+    for r in range(0, whole_rows, 8):
+        for x in range(0, whole_columns, 8):
+            _turn(source + r * pitch + x, pitch, target + r * row_step + x * step, row_step, step)
+    rest = source + whole_columns, target + whole_columns * step
+    _put_bytes(rest[0], pitch, whole_rows, columns - whole_columns, rest[1], row_step, step)
+    rest = source + whole_rows * pitch, target + whole_rows * row_step
+    _put_bytes(rest[0], pitch, rows - whole_rows, columns, rest[1], row_step, step)
+
+
+@_compiled
+def _put_bytes(
+    source: int, pitch: int, rows: int, columns: int, target: int, row_step: int, step: int
+) -> None:
+    for r in range(rows):
+        for x in range(columns):
+            store_byte(target + r * row_step + x * step, load_byte(source + r * pitch + x))
+
+
+@_compiled
+def _turn(source: int, pitch: int, target: int, row_step: int, step: int) -> None:
+    """Transpose 8 x 8 bytes: halves, quarters and eighths change places (Warren, Hacker's Delight, 7-3)."""
+    a, b, c, d = load(source), load(source + pitch), load(source + 2 * pitch), load(source + 3 * pitch)
+    source += 4 * pitch
+    e, f, g, h = load(source), load(source + pitch), load(source + 2 * pitch), load(source + 3 * pitch)
+    a, e = _swap(a, e, 32, 0x00000000FFFFFFFF)
+    b, f = _swap(b, f, 32, 0x00000000FFFFFFFF)
+    c, g = _swap(c, g, 32, 0x00000000FFFFFFFF)
+    d, h = _swap(d, h, 32, 0x00000000FFFFFFFF)
+    a, c = _swap(a, c, 16, 0x0000FFFF0000FFFF)
+    b, d = _swap(b, d, 16, 0x0000FFFF0000FFFF)
+    e, g = _swap(e, g, 16, 0x0000FFFF0000FFFF)
+    f, h = _swap(f, h, 16, 0x0000FFFF0000FFFF)
+    a, b = _swap(a, b, 8, 0x00FF00FF00FF00FF)
+    c, d = _swap(c, d, 8, 0x00FF00FF00FF00FF)
+    e, f = _swap(e, f, 8, 0x00FF00FF00FF00FF)
+    g, h = _swap(g, h, 8, 0x00FF00FF00FF00FF)
+    if row_step == -1:
+        target -= 7
+        a, b, c, d = reverse(a), reverse(b), reverse(c), reverse(d)
+        e, f, g, h = reverse(e), reverse(f), reverse(g), reverse(h)
+    store(target, a)
+    store(target + step, b)
+    store(target + 2 * step, c)
+    store(target + 3 * step, d)
+    store(target + 4 * step, e)
+    store(target + 5 * step, f)
+    store(target + 6 * step, g)
+    store(target + 7 * step, h)
+
+
+@_compiled
+def _swap(a: np.uint64, b: np.uint64, bits: int, mask: int) -> tuple[np.uint64, np.uint64]:
+    """Let the bits of `a` that are `bits` above `mask` and those of `b` under it change places."""
+    changed = ((a >> np.uint64(bits)) ^ b) & np.uint64(mask)
+    return a ^ (changed << np.uint64(bits)), b ^ changed
+
+
+@_compiled
+def _join(planes: int, size: int, block_bytes: int, first: int, stop: int, target: int) -> None:
+    """Put together bytes [first, stop) of a chunk of `size`, `first` a multiple of 8, and up to `LANES` more."""
+    while first < stop:
+        block = first // block_bytes * block_bytes
+        block_stop = min(block + block_bytes, size)
+        plane_bytes = (block_stop - block) // 8
+        for byte in range(first, min(stop, block_stop), LANES):
+            join_bits(target + byte - first, planes + block + (byte - block) // 8, plane_bytes)
+        target += block_stop - first
+        first = block_stop
