@@ -68,12 +68,15 @@ def gather_bits(planes: U8, block_bytes: int, chunk: Four, base: Four, out: U8) 
     joined = np.empty((c_stop - c) * pitch, np.uint8)
     address, bits = joined.ctypes.data, planes.ctypes.data
     aligned = chunk[3] % 8 == 0
+    block = 0
     for x in range(a, a_stop):
         for y in range(b, b_stop):
             first = (((x - base[0]) * chunk[1] + y - base[1]) * chunk[2] - base[2]) * chunk[3] + d - base[3]
             for r in range(c, c_stop):
                 start = first + r * chunk[3]
-                _join(bits, size, block_bytes, start // 8 * 8, start + columns, address + (r - c) * pitch)
+                while start >= block + block_bytes:
+                    block += block_bytes
+                _join(bits, size, block, block_bytes, start, start + columns, address + (r - c) * pitch)
                 if not aligned:  # this row begins at another bit than the next
                     source = address + (r - c) * pitch + start % 8
                     _put(source, pitch, 1, columns, _address(out, x, y, r, d), out.strides[2], out.strides[3])
@@ -199,13 +202,18 @@ def _swap(a: np.uint64, b: np.uint64, bits: int, mask: int) -> tuple[np.uint64, 
 
 
 @_compiled
-def _join(planes: int, size: int, block_bytes: int, first: int, stop: int, target: int) -> None:
-    """Put together bytes [first, stop) of a chunk of `size`, `first` a multiple of 8, and up to `LANES` more."""
+def _join(planes: int, size: int, block: int, block_bytes: int, first: int, stop: int, target: int) -> None:
+    """Put together bytes [first, stop) of a chunk of `size`, some bytes of the word before, and up to `LANES` after.
+
+    Args:
+        block: where the block begins that has byte `first`.
+    """
+    first = first // 8 * 8
     while first < stop:
-        block = first // block_bytes * block_bytes
         block_stop = min(block + block_bytes, size)
         plane_bytes = (block_stop - block) // 8
-        for byte in range(first, min(stop, block_stop), LANES):
-            join_bits(target + byte - first, planes + block + (byte - block) // 8, plane_bytes)
+        source = planes + block + (first - block) // 8
+        for byte in range(0, min(stop, block_stop) - first, LANES):
+            join_bits(target + byte, source + byte // 8, plane_bytes)
         target += block_stop - first
-        first = block_stop
+        first = block = block_stop

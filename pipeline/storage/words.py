@@ -3,6 +3,7 @@
 Nothing is checked here: whoever calls these knows that the memory is there.
 """
 
+import functools
 from typing import Any
 
 from llvmlite import ir
@@ -10,6 +11,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 _BYTE, _WORD, _LANES = ir.IntType(8), ir.IntType(64), 32
+_COMMON_BITS = 2
 
 
 @intrinsic
@@ -59,17 +61,31 @@ def join_bits(typing: Any, target: Any, planes: Any, plane_bytes: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target, planes, plane_bytes = args
         lanes = ir.VectorType(_BYTE, _LANES)
-        value = ir.Constant(lanes, [0] * _LANES)
-        for p in range(8):
-            bits = _load(builder, builder.add(planes, builder.mul(plane_bytes, _WORD(p))), ir.IntType(_LANES))
-            chosen = builder.bitcast(bits, ir.VectorType(ir.IntType(1), _LANES))
-            weight, nothing = (ir.Constant(lanes, [bit] * _LANES) for bit in (1 << p, 0))
-            value = builder.or_(value, builder.select(chosen, weight, nothing))
         pointer = builder.inttoptr(target, lanes.as_pointer())
-        builder.store(value, pointer, align=1)
+        bits = [
+            _load(builder, builder.add(planes, builder.mul(plane_bytes, _WORD(p))), ir.IntType(_LANES))
+            for p in range(8)
+        ]
+        high = functools.reduce(builder.or_, bits[_COMMON_BITS:])
+        with builder.if_else(builder.icmp_unsigned("==", high, high.type(0))) as (small, large):
+            with small:  # nearly all counts
+                builder.store(_weighted(builder, bits[:_COMMON_BITS]), pointer, align=1)
+            with large:
+                builder.store(_weighted(builder, bits), pointer, align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), generate
+
+
+def _weighted(builder: Any, bits: list[Any]) -> Any:
+    """The bytes that have bit p of lane i where bit i of `bits[p]` is set."""
+    lanes = ir.VectorType(_BYTE, _LANES)
+    value = ir.Constant(lanes, [0] * _LANES)
+    for p, of_lanes in enumerate(bits):
+        chosen = builder.bitcast(of_lanes, ir.VectorType(ir.IntType(1), _LANES))
+        weight, nothing = (ir.Constant(lanes, [bit] * _LANES) for bit in (1 << p, 0))
+        value = builder.or_(value, builder.select(chosen, weight, nothing))
+    return value
 
 
 def _load(builder: Any, address: Any, kind: Any) -> Any:
