@@ -12,14 +12,20 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.storage.words import join_bits, load, load_byte, move, reverse, store, store_byte
+from pipeline.storage.lanes import (
+    LANES,
+    SIDE,
+    join_bits,
+    load_byte,
+    move,
+    reverse,
+    store_byte,
+    transpose,
+)
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Four = tuple[int, int, int, int]
-
-LANES = 32
-"""Bytes that `join_bits` puts together at a time."""
 
 _compiled = numba.njit(nogil=True, cache=True)
 
@@ -131,26 +137,33 @@ def _put(source: int, pitch: int, rows: int, columns: int, target: int, row_step
 
 @_compiled
 def _put_backwards(source: int, columns: int, target: int) -> None:
-    words = columns // 8
-    for w in range(words):
-        store(target - 8 * w - 7, reverse(load(source + 8 * w)))
-    for x in range(8 * words, columns):
-        store_byte(target - x, load_byte(source + x))
+    if columns < SIDE:
+        for x in range(columns):
+            store_byte(target - x, load_byte(source + x))
+        return
+    for x in range(0, columns, SIDE):
+        first = min(x, columns - SIDE)  # the last ones overlap those before
+        reverse(target - first - (SIDE - 1), source + first)
 
 
 @_compiled
 def _put_turned(
     source: int, pitch: int, rows: int, columns: int, target: int, row_step: int, step: int
 ) -> None:
-    """Rows become columns: 8 x 8 bytes at a time."""
-    whole_rows, whole_columns = rows // 8 * 8, columns // 8 * 8
-    for r in range(0, whole_rows, 8):
-        for x in range(0, whole_columns, 8):
-            _turn(source + r * pitch + x, pitch, target + r * row_step + x * step, row_step, step)
-    rest = source + whole_columns, target + whole_columns * step
-    _put_bytes(rest[0], pitch, whole_rows, columns - whole_columns, rest[1], row_step, step)
-    rest = source + whole_rows * pitch, target + whole_rows * row_step
-    _put_bytes(rest[0], pitch, rows - whole_rows, columns, rest[1], row_step, step)
+    """Rows become columns, `SIDE` x `SIDE` bytes at a time."""
+    if min(rows, columns) < SIDE:
+        _put_bytes(source, pitch, rows, columns, target, row_step, step)
+        return
+    for r in range(0, rows, SIDE):
+        row = min(r, rows - SIDE)
+        for x in range(0, columns, SIDE):
+            column = min(x, columns - SIDE)
+            corner = source + row * pitch + column
+            turned = target + row * row_step + column * step
+            if row_step == 1:
+                transpose(turned, step, corner, pitch)
+            else:
+                transpose(turned - (SIDE - 1), step, corner + (SIDE - 1) * pitch, -pitch)
 
 
 @_compiled
@@ -160,45 +173,6 @@ def _put_bytes(
     for r in range(rows):
         for x in range(columns):
             store_byte(target + r * row_step + x * step, load_byte(source + r * pitch + x))
-
-
-@_compiled
-def _turn(source: int, pitch: int, target: int, row_step: int, step: int) -> None:
-    """Transpose 8 x 8 bytes: halves, quarters and eighths change places (Warren, Hacker's Delight, 7-3)."""
-    a, b, c, d = load(source), load(source + pitch), load(source + 2 * pitch), load(source + 3 * pitch)
-    source += 4 * pitch
-    e, f, g, h = load(source), load(source + pitch), load(source + 2 * pitch), load(source + 3 * pitch)
-    a, e = _swap(a, e, 32, 0x00000000FFFFFFFF)
-    b, f = _swap(b, f, 32, 0x00000000FFFFFFFF)
-    c, g = _swap(c, g, 32, 0x00000000FFFFFFFF)
-    d, h = _swap(d, h, 32, 0x00000000FFFFFFFF)
-    a, c = _swap(a, c, 16, 0x0000FFFF0000FFFF)
-    b, d = _swap(b, d, 16, 0x0000FFFF0000FFFF)
-    e, g = _swap(e, g, 16, 0x0000FFFF0000FFFF)
-    f, h = _swap(f, h, 16, 0x0000FFFF0000FFFF)
-    a, b = _swap(a, b, 8, 0x00FF00FF00FF00FF)
-    c, d = _swap(c, d, 8, 0x00FF00FF00FF00FF)
-    e, f = _swap(e, f, 8, 0x00FF00FF00FF00FF)
-    g, h = _swap(g, h, 8, 0x00FF00FF00FF00FF)
-    if row_step == -1:
-        target -= 7
-        a, b, c, d = reverse(a), reverse(b), reverse(c), reverse(d)
-        e, f, g, h = reverse(e), reverse(f), reverse(g), reverse(h)
-    store(target, a)
-    store(target + step, b)
-    store(target + 2 * step, c)
-    store(target + 3 * step, d)
-    store(target + 4 * step, e)
-    store(target + 5 * step, f)
-    store(target + 6 * step, g)
-    store(target + 7 * step, h)
-
-
-@_compiled
-def _swap(a: np.uint64, b: np.uint64, bits: int, mask: int) -> tuple[np.uint64, np.uint64]:
-    """Let the bits of `a` that are `bits` above `mask` and those of `b` under it change places."""
-    changed = ((a >> np.uint64(bits)) ^ b) & np.uint64(mask)
-    return a ^ (changed << np.uint64(bits)), b ^ changed
 
 
 @_compiled
