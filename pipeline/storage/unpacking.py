@@ -27,13 +27,6 @@ def unpacked_bytes(data: U8) -> int:
     return int.from_bytes(data[_UNPACKED].tobytes(), "little") if len(data) >= _HEADER_BYTES else 0
 
 
-def unpack(data: U8, chunk_bytes: int) -> U8:
-    """A compressed chunk as it was: (chunk_bytes,), new."""
-    out = np.empty(chunk_bytes, np.uint8)
-    _decompressor()(data, out)
-    return out
-
-
 def unpack_planes(data: U8, chunk_bytes: int) -> tuple[U8, int]:
     """A compressed chunk with its bits still shuffled, and the size of its blocks; 0 if they were never shuffled.
 
