@@ -29,7 +29,7 @@ from pipeline.storage.mapped import forget_maps
 from pipeline.store import Store, open_store
 
 SEQUENCES, FRAMES, CLIP, SCALE = 2, 12, 5, 2
-ROUNDS = 15
+ROUNDS = 11
 EPOCHS = 10
 Selection = tuple[slice, ...]
 
@@ -98,6 +98,9 @@ class Files:
         return [np.stack(voxels), *pictures]
 
 
+_PER_TURN = {Maps: 10, Arrays: 3, Files: 1}
+
+
 def sequence_arrays(store: Store, grids: str, parts: int, opened: Callable[[Path], object] | None) -> dict:
     """The first `parts` of voxel grids, blurry and sharp frames of every sequence: ours, or opened otherwise."""
     found = {}
@@ -108,7 +111,7 @@ def sequence_arrays(store: Store, grids: str, parts: int, opened: Callable[[Path
 
 
 def per_sample(readers: dict[str, Callable], spike_crop: int) -> dict[str, float]:
-    """Median CPU seconds of a sample. All read the same clips; quick ones read more of them in a turn."""
+    """Median CPU seconds of a sample. All read the same clips; quick readers read more of them in a turn."""
     expected, *others = (
         [reader(*cut) for cut in itertools.islice(selections(spike_crop), 3)] for reader in readers.values()
     )
@@ -118,7 +121,7 @@ def per_sample(readers: dict[str, Callable], spike_crop: int) -> dict[str, float
             for x, y in zip(expected, found, strict=True)
             for a, b in zip(x, y, strict=True)
         )
-    counts = {name: 2 if isinstance(reader, Files) else 10 for name, reader in readers.items()}
+    counts = {name: _PER_TURN[type(reader)] for name, reader in readers.items()}
 
     def turn(name: str) -> Callable[[], None]:
         cuts = selections(spike_crop)

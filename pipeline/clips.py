@@ -21,8 +21,8 @@ from pipeline.storage.mapped import MappedArray
 from pipeline.store import Sequence, Store
 from pipeline.transforms import Augmentation, draw_augmentation
 
-PREFETCHED_BATCHES = 2
-"""Batches that are read ahead. All threads read samples of the same one, so more threads need no more of them."""
+PREFETCHED_BATCHES = 1
+"""Batches read ahead while one is learned from. All threads read samples of the same one: more need no more memory."""
 
 
 class ClipArray(Protocol):
