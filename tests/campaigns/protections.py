@@ -1,0 +1,82 @@
+"""What protects a store, and how to do without it: a campaign that then finds nothing has no teeth."""
+
+import contextlib
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+import pipeline.files
+import pipeline.storage.shards
+import pipeline.tasks
+
+Patch = tuple[Any, str, Any]
+"""An object, the name of one of its attributes, and what it is to be."""
+SLOW_SECONDS = 0.005
+
+
+def patches(names: Sequence[str]) -> list[Patch]:
+    return [patch for name in names for patch in SWITCHES[name]()]
+
+
+def protect_less(names: Sequence[str]) -> None:
+    """Switch protections off in this process, for good."""
+    for where, attribute, value in patches(names):
+        setattr(where, attribute, value)
+
+
+def switch_off(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Switch protections off in this process, for one test."""
+    for where, attribute, value in patches(names):
+        monkeypatch.setattr(where, attribute, value)
+
+
+def everywhere(function: Callable[..., Any], instead: Callable[..., Any]) -> list[Patch]:
+    """Replace a function in every module that has it, under whatever name."""
+    packages = ("pipeline", "cli")
+    modules = [m for name, m in list(sys.modules.items()) if name.partition(".")[0] in packages]
+    return [
+        (module, name, instead)
+        for module in modules
+        for name, value in vars(module).items()
+        if value is function
+    ]
+
+
+@contextlib.contextmanager
+def _in_place(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _in_place_slowly(path: Path) -> Iterator[BinaryIO]:
+    """In place, on a disk that takes a while for each file."""
+    with _in_place(path) as file:
+        file.write(b"")
+        time.sleep(SLOW_SECONDS)
+        yield file
+
+
+def _in_one_thread(function: Any, items: Any, workers: int, progress: Any, what: str) -> list[Any]:
+    return [function(item) for item in items]
+
+
+def _no_fsync() -> list[Patch]:
+    return [(os, name, lambda descriptor: None) for name in ("fsync", "fdatasync")]
+
+
+SWITCHES: dict[str, Callable[[], list[Patch]]] = {
+    "fsync": _no_fsync,
+    "rename": lambda: everywhere(pipeline.files.atomic_file, _in_place),
+    "rename, slow": lambda: everywhere(pipeline.files.atomic_file, _in_place_slowly),
+    "lock": lambda: [(fcntl, "flock", lambda descriptor, operation: None)],
+    "threads": lambda: [(pipeline.tasks, "_on_threads", _in_one_thread)],
+}
+"""By name; "threads" is no protection, but without them the K-th system call is the same one each time."""
