@@ -130,6 +130,11 @@ class Tally:
         self.resumed += not wrong
         self.faults += [f"{stage}, {what}: not as undisturbed after it: {wrong[:5]}"] if wrong else []
 
+    def __iadd__(self, other: "Tally") -> "Tally":
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        return self
+
     @property
     def figures(self) -> dict[str, object]:
         names = ("n", "landed", "acknowledged", "lost", "silent", "resumed")
