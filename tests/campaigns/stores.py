@@ -23,7 +23,10 @@ def values_of(path: Path) -> Values:
     Raises:
         StoreError: it says that it is not whole.
     """
-    return read_values(open_store(path))
+    try:
+        return read_values(open_store(path))
+    finally:
+        forget_maps(path)
 
 
 def read_values(store: Store) -> Values:

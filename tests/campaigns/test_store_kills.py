@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from tests.campaigns.server import Server
-from tests.campaigns.trials import STAGES, Made, Tally
+from tests.campaigns.trials import DISTURBED, STAGES, Made, Tally
 
 SEED = 20261125
 SMALL, FULL = 8, 200
-KILLED = ("ingest", "re-ingest", "voxelize", "re-voxelize")
 
 
 def kill_at_random(
@@ -46,7 +45,7 @@ def undisturbed(made: Made, server: Server, stage: str, store: Path, off: Sequen
 
 
 @pytest.mark.parametrize("count", [SMALL, pytest.param(FULL, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("stage", KILLED)
+@pytest.mark.parametrize("stage", DISTURBED)
 def test_kills_lose_nothing(stage, count, made, server, tries, campaign):
     tally = kill_at_random(made, server, stage, count, tries)
     campaign(f"kill -9 in {stage}", **tally.figures, seed=SEED)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.campaigns.server import Ended, Server
-from tests.campaigns.trials import STAGES, Made, Tally
+from tests.campaigns.trials import DISTURBED, STAGES, Made, Tally
 
 SEED = 20261126
 SMALL, EVERY = 2, 0
@@ -34,7 +34,6 @@ FAULTS = {
     "a fsync that fails": ("fsync,fdatasync", "error=EIO"),
     "a rename that fails": (RENAMES, "error=EIO"),
 }
-DISTURBED = ("ingest", "re-ingest", "voxelize", "re-voxelize")
 NEVER = 65535
 
 pytestmark = pytest.mark.skipif(

@@ -32,6 +32,8 @@ STAGES = {
     "re-voxelize": Stage("voxelize STORE --bins 5 --name k4 --codec lz4", "whole", "recounted"),
 }
 """Building a store, and building it again from other inputs or with other settings."""
+DISTURBED = ("ingest", "re-ingest", "voxelize", "re-voxelize")
+"""The stages that something happens to."""
 
 
 @dataclass(frozen=True)
