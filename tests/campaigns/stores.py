@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import SpkError, StoreError
+from pipeline.errors import SpkError
 from pipeline.storage.mapped import forget_maps
 from pipeline.store import Store, open_store
 
 Values = dict[str, str]
 """Everything that can be read from a store: a digest of it, by name."""
-WORK = ".spk"
+READS, READ_EVERY_SECONDS = 10, 0.03
+"""What a process that keeps a store open does with it: it outlasts a rebuild."""
 
 
 def values_of(path: Path) -> Values:
@@ -101,7 +102,7 @@ def follow(path: str, stop: str, kept_open: str, report: str) -> int:
     """Open a store and read all of it, again and again, until there is a file `stop`; then write a report.
 
     Args:
-        kept_open: "1" to read five times before opening anew: what is read then must be the same each time.
+        kept_open: "1" to read several times before opening anew: what is read then must be the same each time.
     """
     digests: collections.Counter[str] = collections.Counter()
     errors: collections.Counter[str] = collections.Counter()
@@ -111,12 +112,12 @@ def follow(path: str, stop: str, kept_open: str, report: str) -> int:
             store = open_store(Path(path))
             opens += 1
             first = None
-            for _ in range(5 if kept_open == "1" else 1):
+            for _ in range(READS if kept_open == "1" else 1):
                 digest = hashlib.sha256(json.dumps(read_values(store), sort_keys=True).encode()).hexdigest()
                 digests[digest] += 1
                 changed += first not in (None, digest)
                 first = digest
-                time.sleep(0.02 if kept_open == "1" else 0)
+                time.sleep(READ_EVERY_SECONDS if kept_open == "1" else 0)
         except (SpkError, OSError, ValueError) as error:
             errors[f"{type(error).__name__}: {error}"] += 1
     told = {"opens": opens, "changed": changed, "digests": dict(digests), "errors": dict(errors)}
@@ -127,12 +128,3 @@ def follow(path: str, stop: str, kept_open: str, report: str) -> int:
 def digest_of(values: Values) -> str:
     """What `follow` reports of these values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def is_refused(path: Path) -> bool:
-    """Whether a store says itself that it is not whole."""
-    try:
-        values_of(path)
-    except StoreError:
-        return True
-    return False

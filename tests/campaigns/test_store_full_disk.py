@@ -8,17 +8,11 @@ import pytest
 
 from tests.campaigns.disks import enlarge, memory_disk
 from tests.campaigns.server import Server
-from tests.campaigns.stores import files_of
 from tests.campaigns.trials import DISTURBED, STAGES, Made, Tally
 
 SMALL, FULL = 3, 20
 PAGE = 4096
 ENOUGH_KILOBYTES = 64 << 10
-
-
-def kilobytes_of(store: Path) -> int:
-    """What a store takes in memory, whose files are whole pages."""
-    return sum(-(-path.stat().st_size // PAGE) for path in files_of(store)) * PAGE >> 10
 
 
 def fill(
@@ -44,10 +38,17 @@ def fill(
 
 
 def sizes_for(made: Made, stage: str, count: int) -> list[int]:
-    """Sizes from what was there before to twice as much more as the stage makes: the last is enough."""
+    """Sizes from what was there before to half as much more as the stage writes: the last is enough."""
     before, after = STAGES[stage].before, STAGES[stage].after
-    least = kilobytes_of(made.store(before)) if before else PAGE >> 10
-    return [int(size) for size in np.linspace(least, least + 2 * kilobytes_of(made.store(after)), count)]
+    trees = made.trees[after], made.trees.get(before, {})
+    written = sum(pages(len(data)) for name, data in trees[0].items() if data and trees[1].get(name) != data)
+    least = sum(pages(len(data)) for data in trees[1].values() if data)
+    return [(PAGE * int(size)) >> 10 for size in np.linspace(least + 1, least + 1.5 * written, count)]
+
+
+def pages(size: int) -> int:
+    """A file in memory takes whole pages."""
+    return -(-size // PAGE)
 
 
 @pytest.mark.parametrize("count", [SMALL, pytest.param(FULL, marks=pytest.mark.slow)])
