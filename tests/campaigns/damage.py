@@ -1,6 +1,7 @@
 """What may happen to a file of a store after it was built, and whether it shows."""
 
 import collections
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -47,6 +48,15 @@ class Findings:
     def figures(self) -> dict[str, object]:
         counts = {"silent": len(self.silent), "unseen": len(self.unseen)}
         return {"n": self.n, "detected": self.detected, "harmless": self.harmless} | counts
+
+
+def named(spk: Callable[..., object], store: Path) -> set[str]:
+    """The files that `spk verify --deep` finds damaged, relative to the store."""
+    ran = spk("verify", store, "--deep", "--json")
+    told = json.loads(ran.out)
+    assert ran.code == (0 if told["ok"] else 4) and told["ok"] == (not told["damaged"]), ran
+    paths = [Path(store, one["path"]) for one in told["damaged"]]
+    return {str(path.relative_to(store)) for path in paths}
 
 
 def flip(data: bytes, bit: int) -> bytes:

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.campaigns.damage import CHANGES, Findings
+from tests.campaigns.damage import CHANGES, Findings, named
 from tests.campaigns.protections import switch_off
 from tests.campaigns.stores import files_of, tree_of
-from tests.campaigns.test_store_flips import named
 
 SEED = 20261129
 SMALL, EVERY = 15, 1 << 30

@@ -1,28 +1,18 @@
 """A bit flipped in any file of a store: refused when it is read, or without effect; and found by `spk verify`."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.campaigns.damage import Findings, drawn_bits, flip
+from tests.campaigns.damage import Findings, drawn_bits, flip, named
 from tests.campaigns.protections import switch_off
 from tests.campaigns.stores import Values, tree_of, values_of
 
 SEED = 20261128
 SMALL, FULL = 100, 2000
 TOOTHLESS = 100
-
-
-def named(spk: Callable[..., object], store: Path) -> set[str]:
-    """The files that `spk verify --deep` finds damaged, relative to the store."""
-    ran = spk("verify", store, "--deep", "--json")
-    told = json.loads(ran.out)
-    assert ran.code == (0 if told["ok"] else 4) and told["ok"] == (not told["damaged"]), ran
-    paths = [Path(store, one["path"]) for one in told["damaged"]]
-    return {str(path.relative_to(store)) for path in paths}
 
 
 def flip_often(
