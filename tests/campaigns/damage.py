@@ -1,6 +1,5 @@
 """What may happen to a file of a store after it was built, and whether it shows."""
 
-import collections
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ class Findings:
         n: trials; detected: of these, the ones in which reading the store was refused.
         harmless: the store was read, and everything was as it was written.
         silent: the store was read, and something was not.
+        crashed: reading ended in an error that only programmers can read.
         unseen: `spk verify --deep` did not name the file.
     """
 
@@ -28,16 +28,21 @@ class Findings:
     detected: int = 0
     harmless: int = 0
     silent: list[str] = field(default_factory=list)
+    crashed: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
-    kinds: collections.Counter[str] = field(default_factory=collections.Counter)
 
-    def read(self, store: Path, values: Values, what: str) -> None:
+    def read(
+        self, store: Path, values: Values, what: str, read: Callable[[Path], Values] = values_of
+    ) -> None:
         """Read a damaged store, whose values were `values`, and count what comes of it."""
         self.n += 1
         try:
-            found = values_of(store)
+            found = read(store)
         except StoreError:
             self.detected += 1
+            return
+        except Exception as error:
+            self.crashed.append(f"{what}: {error!r}")
             return
         if found == values:
             self.harmless += 1
@@ -46,7 +51,7 @@ class Findings:
 
     @property
     def figures(self) -> dict[str, object]:
-        counts = {"silent": len(self.silent), "unseen": len(self.unseen)}
+        counts = {name: len(getattr(self, name)) for name in ("silent", "crashed", "unseen")}
         return {"n": self.n, "detected": self.detected, "harmless": self.harmless} | counts
 
 
@@ -66,9 +71,15 @@ def flip(data: bytes, bit: int) -> bytes:
     return bytes(flipped)
 
 
-def drawn_bits(store: Path, rng: np.random.Generator, count: int) -> Iterator[tuple[Path, int]]:
-    """Files of a store and a bit of each: half of the draws fall on any byte alike, half on any file alike."""
-    files = [path for path in files_of(store) if path.stat().st_size]
+def drawn_bits(
+    store: Path, rng: np.random.Generator, count: int, name: str = "*"
+) -> Iterator[tuple[Path, int]]:
+    """Files of a store and a bit of each: half of the draws fall on any byte alike, half on any file alike.
+
+    Args:
+        name: a pattern for the names of the files.
+    """
+    files = [path for path in files_of(store) if path.stat().st_size and path.match(name)]
     sizes = np.array([path.stat().st_size for path in files])
     for number in range(count):
         weights = sizes / sizes.sum() if number % 2 else None
