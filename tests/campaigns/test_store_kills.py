@@ -11,7 +11,7 @@ from tests.campaigns.server import Server
 from tests.campaigns.trials import DISTURBED, STAGES, Made, Tally
 
 SEED = 20261125
-SMALL, FULL = 8, 200
+SMALL, FULL = 5, 200
 
 
 def kill_at_random(
@@ -55,6 +55,6 @@ def test_kills_lose_nothing(stage, count, made, server, tries, campaign):
 
 def test_kills_while_files_are_written_in_place_are_found(made, server, tries, campaign):
     """Teeth: without temporary names and renames, the same campaign finds stores that are lost."""
-    tally = kill_at_random(made, server, "re-voxelize", 3 * SMALL, tries, off=("rename, slow",))
+    tally = kill_at_random(made, server, "re-voxelize", 4 * SMALL, tries, off=("rename, slow",))
     campaign("kill -9 in re-voxelize, in place", **tally.figures, seed=SEED)
     assert tally.lost + tally.silent > 0

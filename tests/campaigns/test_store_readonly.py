@@ -147,7 +147,7 @@ def test_odd_paths_are_built_verified_and_read(name, made, server, tmp_path):
     assert values_of(store) == made.values["k4"]
 
 
-@pytest.mark.parametrize("locale", ["C", "POSIX", "tr_TR.UTF-8", "C.utf8", "de_DE.ISO-8859-1"])
+@pytest.mark.parametrize("locale", ["C", "tr_TR.UTF-8", "de_DE.ISO-8859-1"])
 def test_a_store_does_not_depend_on_the_locale(locale, made, tmp_path):
     """As the environment declares it: where the system does not have the locale, Python takes the plain one."""
     store = tmp_path / "Größe" / "store"

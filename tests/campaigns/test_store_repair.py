@@ -15,8 +15,8 @@ from tests.campaigns.stores import differences, files_of, tree_of, values_of
 from tests.campaigns.trials import Made
 
 SEED = 20261130
-SMALL, FULL = 20, 300
-SMALL_METADATA, FULL_METADATA = 10, 150
+SMALL, FULL = 12, 300
+SMALL_METADATA, FULL_METADATA = 8, 150
 NOT_REPAIRED = 4
 DERIVED = ("voxels/", "stats/")
 """What is made of other arrays of the store, and needs no recordings to be made again."""
