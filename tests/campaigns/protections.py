@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,12 +13,11 @@ import pytest
 
 import pipeline.files
 import pipeline.tasks
-from pipeline.storage import mapped, shards
+from pipeline.storage import building, generations, mapped, nodes, shards
 from pipeline.storage.shards import CRC_BYTES
 
 Patch = tuple[Any, str, Any]
 """An object, the name of one of its attributes, and what it is to be."""
-SLOW_SECONDS = 0.005
 
 
 def patches(names: Sequence[str]) -> list[Patch]:
@@ -38,15 +36,15 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         monkeypatch.setattr(where, attribute, value)
 
 
-def everywhere(function: Callable[..., Any], instead: Callable[..., Any]) -> list[Patch]:
-    """Replace a function in every module that has it, under whatever name."""
+def everywhere(thing: Any, instead: Any) -> list[Patch]:
+    """Replace a function or constant in every module that has it, under whatever name."""
     packages = ("pipeline", "cli")
     modules = [m for name, m in list(sys.modules.items()) if name.partition(".")[0] in packages]
     return [
         (module, name, instead)
         for module in modules
         for name, value in vars(module).items()
-        if value is function
+        if value is thing
     ]
 
 
@@ -54,15 +52,6 @@ def everywhere(function: Callable[..., Any], instead: Callable[..., Any]) -> lis
 def _in_place(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        yield file
-
-
-@contextlib.contextmanager
-def _in_place_slowly(path: Path) -> Iterator[BinaryIO]:
-    """In place, on a disk that takes a while for each file."""
-    with _in_place(path) as file:
-        file.write(b"")
-        time.sleep(SLOW_SECONDS)
         yield file
 
 
@@ -115,10 +104,17 @@ def _any_seal(key: str, size: int, seal: int) -> shards.Receipt:
     return shards.Receipt(key, size, _AnyNumber(seal))
 
 
+def _no_generations() -> list[Patch]:
+    """What is built is built in its place, and there is nothing left to do after the commit."""
+    nothing_to_drop = (building.StoreBuilder, "_drop_built", lambda builder, except_of=(): None)
+    nothing_to_move = everywhere(generations.settle, lambda store, root: None)
+    return [*everywhere(nodes.BUILDING, "."), *nothing_to_move, nothing_to_drop]
+
+
 SWITCHES: dict[str, Callable[[], list[Patch]]] = {
     "fsync": _no_fsync,
     "rename": lambda: everywhere(pipeline.files.atomic_file, _in_place),
-    "rename, slow": lambda: everywhere(pipeline.files.atomic_file, _in_place_slowly),
+    "generations": _no_generations,
     "chunk checksums": lambda: everywhere(shards.crc32c_bytes, lambda data: _AnyBytes(CRC_BYTES)),
     "metadata digests": lambda: [(hashlib, "sha256", _AnyDigest)],
     "seals": lambda: [(mapped, "Receipt", _any_seal)],

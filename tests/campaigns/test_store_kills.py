@@ -53,8 +53,8 @@ def test_kills_lose_nothing(stage, count, made, server, tries, campaign):
     assert tally.landed >= count // 2
 
 
-def test_kills_while_files_are_written_in_place_are_found(made, server, tries, campaign):
-    """Teeth: without temporary names and renames, the same campaign finds stores that are lost."""
-    tally = kill_at_random(made, server, "re-voxelize", 4 * SMALL, tries, off=("rename, slow",))
-    campaign("kill -9 in re-voxelize, in place", **tally.figures, seed=SEED)
+def test_kills_without_generations_are_found(made, server, tries, campaign):
+    """Teeth: where the new is built in the place of the old, the same campaign finds stores that are lost."""
+    tally = kill_at_random(made, server, "re-ingest", SMALL, tries, off=("generations",))
+    campaign("kill -9 in re-ingest, no generations", **tally.figures, seed=SEED)
     assert tally.lost + tally.silent > 0

@@ -43,11 +43,21 @@ pytestmark = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Disturbed:
-    """A command in which a call failed: how it ended, how many calls of each kind it made, if the fault came."""
+    """A command in which a call failed.
+
+    Attributes:
+        calls: what each call was, as strace tells, by its name.
+        landed: whether the fault came.
+    """
 
     ended: Ended
-    calls: int
+    calls: dict[str, list[str]]
     landed: bool
+
+    @property
+    def most(self) -> int:
+        """How many calls there were of the name that has most: strace counts each name by itself."""
+        return max(map(len, self.calls.values()), default=0)
 
 
 def disturb(
@@ -59,7 +69,7 @@ def disturb(
     child = server.start(*words, off=("threads", *off), gate=gate)
     inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:{fault}:when={at}"]
     tracer = subprocess.Popen(
-        ["strace", "-f", "-o", str(log), *inject, "-p", str(child.pid)], stderr=subprocess.DEVNULL
+        ["strace", "-f", "-y", "-o", str(log), *inject, "-p", str(child.pid)], stderr=subprocess.DEVNULL
     )
     while not is_traced(child.pid):
         assert tracer.poll() is None, "strace did not attach"
@@ -68,9 +78,11 @@ def disturb(
     ended = child.wait()
     tracer.wait()
     lines = [line.split(maxsplit=1)[1] for line in log.read_text(errors="replace").splitlines()]
-    names = [line.partition("(")[0] for line in lines if "(" in line and not line.startswith("+")]
-    most = max((names.count(name) for name in set(names)), default=0)
-    return Disturbed(ended, most, ended.code == -9 or any("(INJECTED)" in line for line in lines))
+    calls_by_name: dict[str, list[str]] = {}
+    for line in lines:
+        if line[0].isalpha():
+            calls_by_name.setdefault(line.partition("(")[0], []).append(line)
+    return Disturbed(ended, calls_by_name, ended.code == -9 or any("(INJECTED)" in line for line in lines))
 
 
 def is_traced(pid: int) -> bool:
@@ -78,7 +90,7 @@ def is_traced(pid: int) -> bool:
 
 
 def instants(count: int, calls: int, rng: np.random.Generator) -> Iterator[int]:
-    """Which calls fail: a sample, or all of them, and those that come after them if there are suddenly more."""
+    """Which calls fail: a sample; or all of them, and those after them, should there be more this time."""
     if count == EVERY:
         return itertools.count(1)
     return iter(sorted(int(k) for k in rng.choice(calls, min(count, calls), replace=False) + 1))
@@ -98,7 +110,7 @@ def disturb_each(
     tally = Tally()
     rng = np.random.default_rng([SEED, sorted(STAGES).index(stage), sorted(FAULTS).index(fault)])
     quiet = made.copy(STAGES[stage].before, tries())
-    calls = disturb(server, [*made.words(stage, quiet), "-q"], *FAULTS[fault], NEVER, log, off).calls
+    calls = disturb(server, [*made.words(stage, quiet), "-q"], *FAULTS[fault], NEVER, log, off).most
     for at in instants(count, calls, rng):
         store = made.copy(STAGES[stage].before, tries())
         told = disturb(server, [*made.words(stage, store), "-q"], *FAULTS[fault], at, log, off)
@@ -129,9 +141,25 @@ def sampled(stage: str) -> list[str]:
     return list(FAULTS)[DISTURBED.index(stage) :: 3]
 
 
-def test_a_process_killed_while_it_writes_in_place_is_found(made, server, tries, tmp_path, campaign):
-    """Teeth: without temporary names and renames, the same campaign finds stores that are lost."""
-    fault, count = "killed in a write", 4 * SMALL
-    tally = disturb_each(made, server, "re-voxelize", fault, count, tries, tmp_path / "log", off=("rename",))
-    campaign("faults in re-voxelize, in place", **tally.figures, seed=SEED)
+def test_death_in_the_write_of_the_root_is_found_where_it_is_in_place(
+    made, server, tries, tmp_path, campaign
+):
+    """Teeth: without a temporary name and a rename, the store is lost."""
+    stage, (calls, kill), off = "re-voxelize", FAULTS["killed in a write"], ("rename",)
+    store = made.copy(STAGES[stage].before, tries())
+    quiet = disturb(server, made.words(stage, store), calls, kill, NEVER, tmp_path / "log", off)
+    (at,) = (n for n, line in enumerate(quiet.calls["write"], start=1) if f"{store}/zarr.json>" in line)
+    store = made.copy(STAGES[stage].before, tries())
+    told = disturb(server, made.words(stage, store), calls, kill, at, tmp_path / "log", off)
+    tally = Tally(landed=int(told.landed))
+    tally.add(made, server, stage, store, told.ended, f"killed in write {at}")
+    campaign("killed in the write of the root, in place", **tally.figures)
+    assert tally.lost == 1
+
+
+def test_faults_without_generations_are_found(made, server, tries, tmp_path, campaign):
+    """Teeth: where the new is built in the place of the old, the old is lost."""
+    fault, log = "no space left for a write", tmp_path / "log"
+    tally = disturb_each(made, server, "re-ingest", fault, 2 * SMALL, tries, log, off=("generations",))
+    campaign("faults in re-ingest, no generations", **tally.figures, seed=SEED)
     assert tally.lost + tally.silent > 0

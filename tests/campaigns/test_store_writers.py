@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import StoreError
 from tests.campaigns.server import Server
 from tests.campaigns.stores import Values, digest_of, values_of
 from tests.campaigns.trials import Made
@@ -44,7 +45,10 @@ def compete(
 
 def lost_updates(store: Path, names: Sequence[str], wanted: Values) -> list[str]:
     """What writers said they had written, and is not there as it is when they write one after the other."""
-    values = values_of(store)
+    try:
+        values = values_of(store)
+    except StoreError as error:
+        return [error.problem]
     stages = values.pop("stages") == wanted["stages"]
     mine = {key: value for key, value in values.items() if value != wanted.get(key)}
     return sorted((wanted.keys() - {"stages"}) - values.keys()) + sorted(mine) + ["stages"] * (not stages)
@@ -170,3 +174,11 @@ def test_readers_see_one_whole_generation(count, opens, made, server, generation
     campaign("readers during rebuilds", **followed)
     assert (followed["errors"], followed["wrong"], followed["changed"], errors) == (0, 0, 0, [])
     assert followed["reads"] > 0 and followed["generations"] > 1
+
+
+def test_readers_without_a_hold_on_their_generation_are_found(made, server, generations, tries, campaign):
+    """Teeth: where readers take no lock on the root they opened, what they read is deleted."""
+    store = made.copy("k4", tries())
+    followed, _ = follow_rebuilds(made, server, store, generations, SMALL_REBUILDS, off_readers=("lock",))
+    campaign("readers during rebuilds, no hold", **followed)
+    assert followed["errors"] + followed["wrong"] + followed["changed"] > 0
