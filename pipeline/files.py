@@ -21,7 +21,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     The bytes go to a temporary name in the same directory, are fsynced, renamed over `path`, and the directory is
     fsynced: after a crash at any instant `path` holds the old bytes or the new ones.
     """
-    _make_durable(path.parent)
+    make_durable(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -43,11 +43,11 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def _make_durable(directory: Path) -> None:
+def make_durable(directory: Path) -> None:
     """Make a directory, and those above it, whose names survive a power cut as well."""
     if directory.is_dir():
         return
-    _make_durable(directory.parent)
+    make_durable(directory.parent)
     directory.mkdir(exist_ok=True)
     sync_directory(directory.parent)
 
