@@ -106,9 +106,12 @@ def _any_seal(key: str, size: int, seal: int) -> shards.Receipt:
 
 def _no_generations() -> list[Patch]:
     """What is built is built in its place, and there is nothing left to do after the commit."""
-    nothing_to_drop = (building.StoreBuilder, "_drop_built", lambda builder, except_of=(): None)
     nothing_to_move = everywhere(generations.settle, lambda store, root: None)
-    return [*everywhere(nodes.BUILDING, "."), *nothing_to_move, nothing_to_drop]
+    nothing_to_drop: list[Patch] = [
+        (building.StoreBuilder, "_drop_built", lambda builder, except_of=(): None),
+        (building.StoreBuilder, "forget_receipts", lambda builder: None),
+    ]
+    return [*everywhere(nodes.BUILDING, "."), *nothing_to_move, *nothing_to_drop]
 
 
 SWITCHES: dict[str, Callable[[], list[Patch]]] = {

@@ -62,7 +62,8 @@ def test_full_disks_lose_nothing(stage, count, made, server, tmp_path, campaign)
 
 def test_full_disks_without_generations_are_found(made, server, tmp_path, campaign):
     """Teeth: where the new is built in the place of the old, the same campaign finds stores that are lost."""
-    sizes = sizes_for(made, "re-ingest", 2 * SMALL)
+    (least,) = sizes_for(made, "re-ingest", 1)
+    sizes = [least + number * (PAGE >> 10) for number in range(0, 10 * SMALL, 5)]
     tally = fill(made, server, tmp_path / "disk", "re-ingest", sizes, off=("generations",))
     campaign("full disk in re-ingest, no generations", **tally.figures)
     assert tally.lost + tally.silent > 0
