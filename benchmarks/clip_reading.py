@@ -17,8 +17,8 @@ from benchmarks.rounds import medians, table
 from pipeline.images import read_rgb, write_png
 from pipeline.storage.building import ArrayJob, StoreBuilder
 from pipeline.storage.mapped import MappedArray
-from pipeline.storage.pieces import build_piece
-from pipeline.storage.shards import frames_layout
+from pipeline.storage.pieces import WholeBlock, build_piece
+from pipeline.storage.shards import Region, frames_layout
 
 FRAMES, BINS, CLIP = 24, 32, 5
 RGB, SPIKES = (720, 1280), (360, 640)
@@ -32,8 +32,8 @@ class Values:
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
 
-    def block(self, region: tuple[slice, ...]) -> tuple[np.ndarray, dict[str, object]]:
-        return self.values[region], {}
+    def open(self, region: Region) -> WholeBlock:
+        return WholeBlock(region, self.values[region])
 
 
 def build(folder: Path) -> None:

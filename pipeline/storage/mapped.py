@@ -71,6 +71,11 @@ class MappedArray:
             raise StoreError(f"{path / 'zarr.json'}: not an array written by spk: {error!r}") from error
 
     @property
+    def receipts(self) -> dict[str, Receipt]:
+        """What the ledger says of each shard, by its key."""
+        return self._receipts
+
+    @property
     def shape(self) -> Index:
         return self.layout.shape
 
@@ -208,7 +213,7 @@ def _map_shard(places: tuple[Path, ...], receipt: Receipt, layout: ArrayLayout) 
         try:
             return _MappedShard(place / receipt.key, receipt, layout)
         except StoreError as error:
-            problems.append(error)
+            problems.append(error.with_traceback(None))  # which would keep the readers above alive
     raise problems[0]
 
 
