@@ -69,8 +69,7 @@ class RemoteStore:
             raise UsageError(
                 f"{url}: object stores need the package obstore: {error}", "pip install 'obstore>=0.6'"
             ) from error
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        plain = endpoint.startswith("http://")  # whoever writes it means it
+        plain = endpoint().startswith("http://")  # whoever writes it means it
         try:
             client = S3Store(
                 bucket,
@@ -196,10 +195,19 @@ class RemoteStore:
             ) from error
 
 
-@functools.lru_cache(maxsize=64)
 def connect(url: str) -> RemoteStore:
     """The connection of this process to a place: made once, with its pool of sockets, for all threads."""
+    return _connect(url, endpoint())
+
+
+@functools.lru_cache(maxsize=64)
+def _connect(url: str, _: str) -> RemoteStore:
     return RemoteStore.open(url)
+
+
+def endpoint() -> str:
+    """The server, where it is not Amazon's; else nothing."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def _attempts() -> int:
