@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +21,7 @@ from pipeline.errors import StoreError
 from pipeline.files import write_atomic
 from pipeline.storage.places import bucket_and_prefix, url_of
 from pipeline.storage.remote import RemoteStore, connect, endpoint
-from pipeline.storage.shard_cache import ShardCache, cache_folder
+from pipeline.storage.shard_cache import ShardCache, cache_folder, locked
 from pipeline.storage.shards import SEAL_BYTES, Receipt
 
 WORKING = "work"
@@ -47,7 +48,11 @@ class Mirror:
 
     def holds(self, path: Path, size: int) -> bool:
         """Whether the object of a path is there with this size, as of the last listing."""
-        return _sizes(self).get(self.key(path)) == size
+        sizes, key = _sizes(self), self.key(path)
+        return size in (
+            sizes.get(key),
+            sizes.get(f"{BUILDING}/{key}"),
+        )  # a commit may not have put it into place yet
 
     def open_shard(self, path: Path, receipt: Receipt, index_bytes: int) -> BinaryIO:
         """Open a local copy of the shard at a path; it is fetched if there is none.
@@ -73,7 +78,7 @@ class Mirror:
         key = self.key(path)
         facts = [self.url, endpoint(), key.removeprefix(f"{BUILDING}/"), receipt.size, receipt.seal]
         name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]
-        return _cache(cache_folder()).open(name, receipt.size, is_whole, fetch)
+        return shard_cache().open(name, receipt.size, is_whole, fetch)
 
 
 def mirror_of(path: Path) -> Mirror | None:
@@ -90,9 +95,58 @@ def mirrors_of(place: Path) -> Path:
     bucket, prefix = bucket_and_prefix(place)
     identity = hashlib.sha256(f"{endpoint()}\n{url}".encode()).hexdigest()[:16]
     folder = cache_folder() / "stores" / f"{prefix.rpartition('/')[2] or bucket}-{identity}"
-    if not (folder / _MARKER).is_file():
-        write_atomic(folder / _MARKER, json.dumps({"url": url}), durable=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock"):
+        if not (folder / _MARKER).is_file():
+            write_atomic(folder / _MARKER, json.dumps({"url": url, "writer": uuid.uuid4().hex}))
     return folder
+
+
+def writer_of(mirrors: Path) -> str:
+    """What tells the working folder among these mirrors from those of the same place on other machines."""
+    return str(json.loads((mirrors / _MARKER).read_bytes())["writer"])
+
+
+def open_shard(path: Path, receipt: Receipt, index_bytes: int) -> BinaryIO:
+    """Open the shard at a path of a store, or a local copy of it where the path lies in a mirror.
+
+    Raises:
+        OSError: it is not there.
+        StoreError: it is not at the mirror's place either.
+    """
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        mirror = mirror_of(path)
+        if mirror is None:
+            raise
+        return mirror.open_shard(path, receipt, index_bytes)
+
+
+def place_of(store: Path) -> str:
+    """The place of a store as a user names it, also where it is read through a mirror."""
+    mirror = mirror_of(store.absolute())
+    return mirror.url if mirror else str(store)
+
+
+def is_there(path: Path, size: int) -> bool:
+    """Whether a shard is at a path of a store, or of a mirror's place, with this size."""
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        mirror = mirror_of(path)
+        return mirror is not None and mirror.holds(path, size)
+
+
+def ship(path: Path) -> None:
+    """Where a finished shard lies in a mirror, upload it; it need not be on the local disk then."""
+    mirror = mirror_of(path)
+    if mirror is None:
+        return
+    size = path.stat().st_size
+    mirror.remote.put(mirror.key(path), path)
+    _sizes(mirror)[mirror.key(path)] = size
+    path.unlink()
 
 
 def list_again(mirror: Mirror) -> dict[str, int]:
@@ -119,6 +173,11 @@ def _read_mirror(folder: Path) -> Mirror:
         raise StoreError(
             f"{file}: does not say what is mirrored here: {error}", f"rm -r {folder.parent}"
         ) from error
+
+
+def shard_cache() -> ShardCache:
+    """The cache that this process uses."""
+    return _cache(cache_folder())
 
 
 @functools.lru_cache(maxsize=4)

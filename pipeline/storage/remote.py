@@ -39,6 +39,10 @@ class ConflictError(StoreError):
     """An object is not, or no longer, what a conditional write expected it to be."""
 
 
+class UnreachableError(StoreError):
+    """The server cannot be reached, does not let us in, or gave up: to look at another place will not help."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tagged:
     """The bytes of an object, and the tag by which the server tells this version of it."""
@@ -182,10 +186,10 @@ class RemoteStore:
             self._require_bucket(error)
             raise StoreError(f"{place} is missing") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreError(f"{place}: {_cause(error)}", CREDENTIALS) from error
+            raise UnreachableError(f"{place}: {_cause(error)}", CREDENTIALS) from error
         except BaseError as error:
             self._require_bucket(error)
-            raise StoreError(f"{place}: {_cause(error)}", ENDPOINT) from error
+            raise UnreachableError(f"{place}: {_cause(error)}", ENDPOINT) from error
 
     def _require_bucket(self, error: Exception) -> None:
         if "<Code>NoSuchBucket</Code>" in str(error):

@@ -42,6 +42,7 @@ class ShardCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "shards"
+        self.fetched = 0  # how many copies this process has made
         self._unseen = 0.0  # bytes this process may still add before it has to look
 
     def open(self, name: str, size: int, is_whole: IsWhole, fetch: Fetch) -> BinaryIO:
@@ -64,9 +65,15 @@ class ShardCache:
                     return file
                 self._make_room(size)
                 fetch(path)
+                self.fetched += 1
                 if (file := _open_whole(path, is_whole)) is not None:
                     return file
         raise StoreError(f"{path}: other processes delete it each time before it can be used", SMALL)
+
+    def limit(self) -> float:
+        """How many bytes of copies are kept at most."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return limit_bytes(self.folder, sum(num_bytes for _, num_bytes, _ in self._copies()))
 
     def _make_room(self, size: int) -> None:
         """Delete the least recently used copies until there is room for `size` bytes."""
