@@ -44,7 +44,7 @@ def align(
     if not (check or apply):
         raise UsageError("spk align: say what to do", f"spk align {quote(str(store))} --check")
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
-    opened = open_store(store)
+    opened = open_store(store, hold=not apply)
     with output.progress() as progress:
         found = check_alignment(opened, sweep=sweep, only=sequence, workers=workers, progress=progress)
         picture = out or Path(f"{store.resolve().name}-alignment.png")

@@ -25,7 +25,7 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         durable: False for a copy of what is kept elsewhere: after a power cut it may hold anything.
     """
     if durable:
-        _make_durable(path.parent)
+        make_durable(path.parent)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
@@ -51,11 +51,11 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def _make_durable(directory: Path) -> None:
+def make_durable(directory: Path) -> None:
     """Make a directory, and those above it, whose names survive a power cut as well."""
     if directory.is_dir():
         return
-    _make_durable(directory.parent)
+    make_durable(directory.parent)
     directory.mkdir(exist_ok=True)
     sync_directory(directory.parent)
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +17,22 @@ from pipeline.recordings import find_recordings
 from pipeline.reports import Progress, Quarantined, StageReport, no_progress
 from pipeline.sequence_jobs import SequenceJobs, sequence_jobs
 from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
+from pipeline.storage.nodes import Nodes
 from pipeline.storage.pieces import Built, build_piece
 from pipeline.storage.root import (
     INGEST,
     OFFSETS,
+    OUTDATED,
     SPK_FORMAT,
     STATS,
     Attributes,
+    digests_of,
     program_version,
     read_root,
     require_store_or_nothing,
     sequence_keys,
 )
-from pipeline.store import open_store, stage_record
+from pipeline.store import open_store
 from pipeline.tables import EXPOSURE
 from pipeline.tasks import run_all
 
@@ -83,7 +85,8 @@ def ingest(
         log.info("%s: corrections of spk align are kept: %s", out, offsets)
     sequences = [sequence_jobs(raw, out, one, manifest) for one in examined]
     jobs = [job for sequence in sequences for job in sequence.jobs]
-    todo = [job for job in jobs if overwrite or not job.is_finished()]
+    nodes = Nodes(out, digests_of(seen, outdated=True))
+    todo = [job for job in jobs if overwrite or not job.is_finished(nodes)]
     gone = _gone(out, seen, root, overwrite=overwrite)
     num_shards = sum(job.num_shards for job in jobs)
     written = sum(job.num_shards for job in todo)
@@ -97,16 +100,16 @@ def ingest(
         quarantined=problems,
         seconds=time.monotonic() - started,
     )
-    described = _is_committed(seen, root) and all(one.is_described(out) for one in sequences)
+    described = _is_committed(seen, root) and all(one.is_described(nodes) for one in sequences)
     if dry_run or (described and not todo and not gone and not was_interrupted(out, INGEST)):
         return report
     with StoreBuilder(out, INGEST, seen) as builder:
         if overwrite:
             builder.forget_receipts()
         run_pieces = functools.partial(run, build_piece, what="shards written")
-        built = _write(builder, root, seen, sequences, todo, gone, run_pieces)
+        built = _write(builder, root, seen, sequences, todo, run_pieces)
     _tell_mismatches(out, sorted({job.array.parent.relative_to(out).as_posix() for job in todo}))
-    if seen and len(seen["stages"]) > 1:
+    if (read_root(out) or {}).get(OUTDATED):
         log.warning("%s: voxel grids have to be brought up to date: spk voxelize %s", out, out)
     written = sum(one.written for one in built)
     seconds = time.monotonic() - started
@@ -129,31 +132,31 @@ def _write(
     seen: Attributes | None,
     sequences: Sequence[SequenceJobs],
     todo: Sequence[ArrayJob],
-    gone: Sequence[str],
     run: RunPieces,
 ) -> list[Built]:
     out = builder.store
-    builder.begin(_with_all_sequences(root, seen), stages={})
-    for key in gone:
-        shutil.rmtree(out / key, ignore_errors=True)
+    builder.begin(todo)
     built = builder.build([job for job in todo if job.array.name != EXPOSURE], run)
     compare = functools.partial(run, what="exposures compared")
     built += builder.build([job for job in todo if job.array.name == EXPOSURE], compare)
     for split in root["splits"]:
         builder.write_group(out / split, {})
     for sequence in sequences:
-        sequence.refuse_copies()
-        for name in {"blurry", "sharp"} - set(sequence.arrays):  # the manifest, or the files, had it once
-            shutil.rmtree(out / sequence.key / name, ignore_errors=True)
+        sequence.refuse_copies(builder.attributes)
         builder.write_group(out / sequence.key, sequence.attributes())
-    record = stage_record(out, {sequence.key: sequence.nodes for sequence in sequences})
-    builder.commit(root, {INGEST: record})
+    record = builder.record({sequence.key: sequence.nodes for sequence in sequences})
+    before = seen or {}
+    voxels = {stage: one for stage, one in before.get("stages", {}).items() if stage != INGEST}
+    if before.get("stages", {}).get(INGEST) == record:
+        builder.commit(root, {INGEST: record} | voxels, before.get(OUTDATED))
+    else:
+        builder.commit(root, {INGEST: record}, before.get(OUTDATED, {}) | voxels)
     return built
 
 
 def _tell_mismatches(out: Path, keys: Sequence[str]) -> None:
     """Warn of sequences whose frames do not fit their spikes, with what seems to be the cause."""
-    store = open_store(out, check=False)
+    store = open_store(out, check=False, hold=False)
     for key in keys:
         sequence = store.sequence(*key.split("/"))
         if (r2 := questionable(sequence.light)) is not None:
@@ -193,15 +196,6 @@ def _gone(out: Path, seen: Attributes | None, root: Attributes, *, overwrite: bo
             "drop it from the store with --overwrite",
         )
     return gone
-
-
-def _with_all_sequences(root: Attributes, seen: Attributes | None) -> Attributes:
-    """The root while it is being rebuilt: it lists what may be there of the old and the new."""
-    splits = {split: list(names) for split, names in root["splits"].items()}
-    for split, names in (seen or {"splits": {}})["splits"].items():
-        mine = splits.setdefault(split, [])
-        mine += [name for name in names if name not in mine]
-    return root | {"splits": splits}
 
 
 def _listed(problems: Sequence[Quarantined]) -> str:

@@ -12,7 +12,6 @@ from pipeline.dat import SpikeStream, open_spikes
 from pipeline.images import write_png
 from pipeline.previews.preview import contact_sheet, tfp, to_grey8, voxel_preview
 from pipeline.recognition.smoothness import GeometryScore
-from pipeline.storage.metadata import read_metadata
 from pipeline.storage.root import STATS, VOXELIZE
 from pipeline.store import Sequence, Store
 
@@ -68,10 +67,9 @@ def _cameras(sequences: Many[Sequence]) -> list[dict[str, Any]]:
 
 def _statistics(store: Store, name: str) -> dict[str, Any]:
     """What the store keeps of its train split's counts, without the histogram; empty when it has no train split."""
-    group = store.path / STATS / name
     if STATS not in store.attributes["stages"][VOXELIZE + name]:
         return {}
-    attributes = read_metadata(group)["attributes"]
+    attributes = store.nodes.find(f"{STATS}/{name}").attributes
     return {key: value for key, value in attributes.items() if key != "histogram"}
 
 

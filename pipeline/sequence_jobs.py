@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.fingerprints import fingerprint_of
 from pipeline.frames import FramePlace, file_of
 from pipeline.manifest import Manifest
 from pipeline.storage.building import ArrayJob
-from pipeline.storage.metadata import read_metadata
+from pipeline.storage.nodes import BUILDING, Nodes
 from pipeline.storage.pieces import BlockSource
 from pipeline.storage.shards import ArrayLayout, frames_layout, spikes_layout
 from pipeline.store import TABLES
@@ -74,16 +74,19 @@ class SequenceJobs:
             "set_aside": [dataclasses.asdict(problem) for problem in one.alignment.problems],
         }
 
-    def is_described(self, out: Path) -> bool:
-        """Whether its group in the store `out` carries these attributes."""
+    def is_described(self, nodes: Nodes) -> bool:
+        """Whether its group carries these attributes."""
         try:
-            found = read_metadata(out / self.key).get("attributes")
+            found = nodes.find(self.key).attributes if self.key in nodes else None
         except StoreError:
             return False
         return found == json.loads(json.dumps(self.attributes()))
 
-    def refuse_copies(self) -> None:
-        """Refuse sharp frames with the pixels of the blurry ones, once both are in the store.
+    def refuse_copies(self, attributes: Callable[[Path], dict[str, Any]]) -> None:
+        """Refuse sharp frames with the pixels of the blurry ones, once both are built.
+
+        Args:
+            attributes: reads those of an array.
 
         Raises:
             FormatError: there is one.
@@ -91,7 +94,7 @@ class SequenceJobs:
         arrays = {job.array.name: job.array for job in self.jobs}
         if not {"blurry", "sharp"} <= set(arrays) or not any(self.examined.blurry_paths):
             return
-        sums = [read_metadata(arrays[name])["attributes"]["pixels_crc32c"] for name in ("blurry", "sharp")]
+        sums = [attributes(arrays[name])["pixels_crc32c"] for name in ("blurry", "sharp")]
         refuse_copied_pixels(*sums, self.examined.sharp_paths)
 
 
@@ -116,17 +119,18 @@ def sequence_jobs(raw: Path, out: Path, one: Examined, manifest: Manifest) -> Se
     if any(one.sharp_paths):
         jobs.append(images(sequence / "sharp", *_files(one, one.sharp_paths, inputs)))
     tables = {name: getattr(one.alignment, name) for name in TABLES}
-    jobs += table_jobs(sequence, tables, _lit(one, sequence, jobs))
+    jobs += table_jobs(sequence, tables, _lit(one, out, jobs))
     return SequenceJobs(examined=one, sources=sources, jobs=tuple(jobs))
 
 
-def _lit(one: Examined, sequence: Path, jobs: Sequence[ArrayJob]) -> Lit | None:
+def _lit(one: Examined, out: Path, jobs: Sequence[ArrayJob]) -> Lit | None:
     """What fitting the RGB frames to their spikes needs; frames made from the spikes are not fitted to them."""
     keys = {job.array.name: job.key for job in jobs}
     if not any(one.blurry_paths):
         return None
     inputs = keys["spikes"], keys["blurry"]
-    return Lit(sequence=sequence, width=one.spike_shape[1], scale=one.scale, inputs=inputs)
+    places = out / BUILDING / one.key, out / one.key
+    return Lit(places=places, width=one.spike_shape[1], scale=one.scale, inputs=inputs)
 
 
 def _sources(raw: Path, one: Examined) -> tuple[tuple[str, int, int], ...]:

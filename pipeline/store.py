@@ -12,12 +12,14 @@
 Every array's `zarr.json` carries a *ledger*: size and seal (`shards`) of each of its shards. The root's `stages` hold,
 for each stage and sequence, digests of the metadata that stage wrote. `open_store` compares them all, so that a
 missing shard, which any Zarr reader would take for zeros, is an error here.
+
+The root is what commits a *generation*: to replace it changes the store from one to the next at once. A store that is
+open keeps reading the generation it opened, wherever its nodes are by then (`storage.nodes`).
 """
 
 import functools
-import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.physics import LightFit
 from pipeline.stats import Normalization, Transform, normalization_from
 from pipeline.storage.mapped import MappedArray
-from pipeline.storage.metadata import REPAIR, check_sizes, metadata_bytes, parse_metadata, read_metadata
-from pipeline.storage.root import INGEST, STATS, VOXELIZE, read_root
+from pipeline.storage.metadata import REPAIR
+from pipeline.storage.nodes import Hold, Nodes
+from pipeline.storage.root import INGEST, STATS, VOXELIZE, WORK, digests_of, read_root
 
 TABLES = ("exposure", "exposure_ns", "sharp_index")
 
@@ -38,19 +41,25 @@ class Sequence:
     """One recording of a store: its frames, spikes and voxel grids, all memory-mapped.
 
     Attributes:
-        split, name: its place in the store.
+        split, name: its place in the store; `key` is "split/name".
         frames: names of its N blurry frames.
         positions: which frame of its recording each of them is; a number is skipped for each frame set aside, and for
             each that the times of the others show to be missing.
         voxel_names: its voxel grids that are complete.
     """
 
-    def __init__(self, path: Path, voxel_names: tuple[str, ...] = ()) -> None:
-        self.path = path
-        self.split = path.parent.name
-        self.name = path.name
+    def __init__(self, nodes: Nodes, key: str, voxel_names: tuple[str, ...] = ()) -> None:
+        """
+        Args:
+            nodes: of the store's generation.
+            key: "split/sequence".
+        """
+        self.key = key
+        self.path = path = nodes.store / key
+        self.split, self.name = key.split("/")
         self.voxel_names = voxel_names
-        self.attributes: dict[str, Any] = read_metadata(path)["attributes"]
+        self._nodes = nodes
+        self.attributes: dict[str, Any] = nodes.find(key).attributes
         if not _is_sequence(self.attributes):
             raise StoreError(f"{path / 'zarr.json'}: not a sequence as spk writes it", REPAIR)
         self.frames: tuple[str, ...] = tuple(self.attributes["frames"])
@@ -129,7 +138,7 @@ class Sequence:
         return self._array(f"voxels/{name}")
 
     def _array(self, name: str) -> MappedArray:
-        return MappedArray(self.path / name)
+        return MappedArray(self.path / name, self._nodes.find(f"{self.key}/{name}"))
 
     def _table(self, name: str) -> npt.NDArray[np.int64]:
         table = self._array(name)
@@ -166,10 +175,12 @@ class Store:
         splits: sequence names of each split.
         stages: names of the finished stages: "ingest", "voxelize/<name>".
         fingerprint: identifies its content.
+        nodes: where the groups and arrays of its generation are.
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: Path, attributes: dict[str, Any], hold: Hold | None = None) -> None:
         self.path = path
+        self.nodes = Nodes(path, digests_of(attributes), hold)
         self.attributes = attributes
         self.name: str = attributes["name"]
         self.splits: dict[str, tuple[str, ...]] = {
@@ -202,7 +213,7 @@ class Store:
         if name not in self.splits.get(split, ()):
             known = {split: len(names) for split, names in self.splits.items()}
             raise UsageError(f"{self.path}: no sequence {split}/{name}; sequences per split: {known}")
-        return Sequence(self.path / split / name, self.voxel_names)
+        return Sequence(self.nodes, f"{split}/{name}", self.voxel_names)
 
     def sequences(self, split: str) -> list[Sequence]:
         """All sequences of a split; none if the store does not have the split."""
@@ -235,7 +246,7 @@ class Store:
                 f"{self.path}: no statistics of {voxels!r}: it has no train split to take them from"
             )
         try:
-            return normalization_from(read_metadata(self.path / STATS / voxels)["attributes"], transform)
+            return normalization_from(self.nodes.find(f"{STATS}/{voxels}").attributes, transform)
         except ValueError as error:
             raise StoreError(
                 f"{self.path}: all counts of {voxels!r} in the train split are equal: {error}"
@@ -249,60 +260,44 @@ def runs_of(positions: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise(edges))
 
 
-def open_store(path: Path, *, check: bool = True) -> Store:
+def open_store(path: Path, *, check: bool = True, hold: bool = True) -> Store:
     """Open a store whose ingest is finished, and check that every shard of every stage is there, at its size.
 
     Args:
         check: compare metadata digests and file sizes; only `spk inspect` of a damaged store goes without.
+        hold: keep the generation that is opened from being deleted, as long as something of it is referenced.
 
     Raises:
         StoreError: no store there, unfinished, of another format version, or with files missing or changed.
     """
     path = Path(path)
-    attributes = read_root(path)
+    attributes, held = _read_and_hold(path) if hold else (read_root(path), None)
     if attributes is None:
+        if (path / WORK).is_dir():
+            raise StoreError(f"{path}: its ingest did not finish", RESUME)
         raise StoreError(f"{path}: no store here", f"spk ingest RAW -o {path} --manifest NAME")
     if type(attributes.get("name")) is not str or any(
         "sequences" not in r for r in attributes["stages"].values()
     ):
         raise StoreError(f"{path / 'zarr.json'}: not the root of a store as spk writes it", REPAIR)
     if INGEST not in attributes["stages"]:
-        raise StoreError(
-            f"{path}: its ingest did not finish", "run the same spk ingest command again: it resumes"
-        )
+        raise StoreError(f"{path}: its ingest did not finish", RESUME)
+    store = Store(path, attributes, held)
     if check:
-        for record in attributes["stages"].values():
-            _check_stage(path, record)
-    return Store(path, attributes)
+        for name in store.nodes.digests:
+            store.nodes.find_whole(name)
+    return store
 
 
-def stage_record(store: Path, nodes: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """What the root keeps of a finished stage: digests of the metadata of its nodes, for each sequence.
-
-    Args:
-        nodes: groups and arrays whose metadata the stage wrote, by "split/sequence"; all relative to the store.
-    """
-    return {"sequences": {key: _digests(store, names) for key, names in nodes.items()}}
+RESUME = "run the same spk ingest command again: it resumes"
 
 
-def stats_digests(store: Path, voxels: str) -> dict[str, str]:
-    """Digests of the metadata that holds the statistics of some voxel grids."""
-    return _digests(store, [STATS, f"{STATS}/{voxels}"])
-
-
-def _check_stage(store: Path, record: Mapping[str, Any]) -> None:
-    digests: dict[str, str] = dict(record.get(STATS, {}))
-    for nodes in record["sequences"].values():
-        digests |= nodes
-    for name, digest in digests.items():
-        node = store / name
-        if node.is_symlink():
-            raise StoreError(f"{node}: a symbolic link in a store", REPAIR)
-        text = metadata_bytes(node)
-        if hashlib.sha256(text).hexdigest() != digest:
-            raise StoreError(f"{node / 'zarr.json'}: changed since spk wrote it", REPAIR)
-        check_sizes(node, parse_metadata(node, text))
-
-
-def _digests(store: Path, nodes: Iterable[str]) -> dict[str, str]:
-    return {name: hashlib.sha256(metadata_bytes(store / name)).hexdigest() for name in nodes}
+def _read_and_hold(path: Path) -> tuple[dict[str, Any] | None, Hold | None]:
+    while True:
+        try:
+            held = Hold(path)
+            attributes = read_root(path)
+            if held.is_of(path):
+                return attributes, held
+        except OSError:
+            return read_root(path), None

@@ -33,16 +33,21 @@ class Lit:
     """What fitting the frames of a sequence needs.
 
     Attributes:
-        sequence: its folder in the store, with `spikes` and `blurry` finished.
+        places: folders in which its `spikes` and `blurry` are finished: each is in the first that has it.
         width: of a spike frame, in pixels.
         scale: RGB pixels per spike pixel.
         inputs: what identifies the two arrays' values.
     """
 
-    sequence: Path
+    places: tuple[Path, ...]
     width: int
     scale: int
     inputs: tuple[str, str]
+
+    def array(self, name: str) -> MappedArray:
+        """`spikes` or `blurry`."""
+        places = [place / name for place in self.places if (place / name / "zarr.json").is_file()]
+        return MappedArray(places[0] if places else self.places[-1] / name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +60,8 @@ class LitExposures:
     def block(self, region: Region) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
         """The rows of `region`, and their fits."""
         lit = self.lit
-        recorded = Recorded(MappedArray(lit.sequence / "spikes"), lit.width, lit.scale)
-        blurry = MappedArray(lit.sequence / "blurry")
+        recorded = Recorded(lit.array("spikes"), lit.width, lit.scale)
+        blurry = lit.array("blurry")
         fits = [
             fit_light(blurry[k], recorded.count(*span), lit.scale)
             for k, span in list(enumerate(self.spans))[region[0]]

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 import re
-import shutil
 import time
 from collections.abc import Sequence as Many
 from pathlib import Path
@@ -17,11 +16,11 @@ from pipeline.fingerprints import fingerprint_of
 from pipeline.reports import Progress, StageReport, no_progress
 from pipeline.stats import CountHistogram, stats_attributes
 from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
-from pipeline.storage.mapped import MappedArray
+from pipeline.storage.nodes import Nodes
 from pipeline.storage.pieces import Built, build_piece
-from pipeline.storage.root import INGEST, STATS, VOXELIZE
+from pipeline.storage.root import INGEST, OUTDATED, STATS, VOXELIZE, digests_of
 from pipeline.storage.shards import Codec, frames_layout
-from pipeline.store import Sequence, Store, open_store, stage_record, stats_digests
+from pipeline.store import Sequence, Store, open_store
 from pipeline.tasks import run_all
 from pipeline.voxel_blocks import VoxelBlocks
 from pipeline.voxels import MAX_FRAMES_PER_BIN, frames_per_bin
@@ -60,7 +59,7 @@ def voxelize(
         StoreError: the store is missing, damaged, or being written.
     """
     started = time.monotonic()
-    opened = open_store(store)
+    opened = open_store(store, hold=False)
     name = name or f"k{num_bins}"
     if num_bins < 1:
         raise UsageError(f"--bins {num_bins}: at least 1 is needed")
@@ -68,7 +67,8 @@ def voxelize(
         raise UsageError(f"--name {name!r}: use letters, digits, - and _")
     sequences = [opened.sequence(split, key) for split, key in opened.sequence_keys]
     jobs = [_job(opened, sequence, num_bins, name, codec) for sequence in sequences]
-    todo = [job for job in jobs if overwrite or not job.is_finished()]
+    known = Nodes(opened.path, digests_of(opened.attributes, outdated=True))
+    todo = [job for job in jobs if overwrite or not job.is_finished(known)]
     _tell_empty_bins(sequences, num_bins)
     run = functools.partial(
         run_all,
@@ -96,7 +96,7 @@ def voxelize(
     with StoreBuilder(opened.path, stage, opened.attributes) as builder:
         if overwrite:
             builder.forget_receipts()
-        built = _write(builder, opened, name, num_bins, jobs, todo, run)
+        built = _write(builder, opened, name, num_bins, codec, jobs, todo, run)
     written = sum(one.written for one in built)
     seconds = time.monotonic() - started
     return dataclasses.replace(report, written=written, skipped=num_shards - written, seconds=seconds)
@@ -107,30 +107,34 @@ def _write(
     store: Store,
     name: str,
     num_bins: int,
+    codec: Codec,
     jobs: Many[ArrayJob],
     todo: Many[ArrayJob],
     run: RunPieces,
 ) -> list[Built]:
-    others = {stage: record for stage, record in store.attributes["stages"].items() if stage != builder.stage}
-    builder.begin(store.attributes, others)
-    for job in todo:
+    builder.begin(todo)
+    for job in jobs:
         builder.write_group(job.array.parent, {})
     built = builder.build(todo, run)
     groups = (job.array.parent.relative_to(store.path).as_posix() for job in jobs)
     nodes = {group.removesuffix("/voxels"): [group, f"{group}/{name}"] for group in groups}
-    record = stage_record(store.path, nodes) | {"parameters": {"num_bins": num_bins, "rule": BIN_RULE}}
+    parameters = {"num_bins": num_bins, "rule": BIN_RULE, "codec": codec}
+    record = builder.record(nodes) | {"parameters": parameters}
     if _write_statistics(builder, store, name, num_bins):
-        record[STATS] = stats_digests(store.path, name)
-    builder.commit(store.attributes, others | {builder.stage: record})
+        record[STATS] = builder.digests([STATS, f"{STATS}/{name}"])
+    stages, outdated = (
+        {stage: one for stage, one in store.attributes.get(kind, {}).items() if stage != builder.stage}
+        for kind in ("stages", OUTDATED)
+    )
+    builder.commit(store.attributes, stages | {builder.stage: record}, outdated)
     return built
 
 
 def _write_statistics(builder: StoreBuilder, store: Store, name: str, num_bins: int) -> bool:
     """Write the statistics of the train split; without one, see that there are none."""
     group = store.path / STATS / name
-    histogram = _train_histogram(store, name)
+    histogram = _train_histogram(builder, store, name)
     if not histogram.num_values:
-        shutil.rmtree(group, ignore_errors=True)
         log.warning("%s has no train split: its voxel grids have no statistics to train with", store.path)
         return False
     builder.write_group(group.parent, {})
@@ -150,8 +154,8 @@ def _job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Code
     return ArrayJob(
         array=sequence.path / "voxels" / name,
         layout=frames_layout(shape, ("frame", "bin", "row", "column"), codec=codec),
-        source=VoxelBlocks(sequence=sequence.path, num_bins=num_bins),
-        inputs=fingerprint_of(store.attributes["stages"][INGEST]["sequences"][_key(sequence)]),
+        source=VoxelBlocks.of(sequence, store.nodes, num_bins),
+        inputs=fingerprint_of(store.attributes["stages"][INGEST]["sequences"][sequence.key]),
         attributes={
             "num_bins": num_bins,
             "rule": BIN_RULE,
@@ -168,7 +172,7 @@ def _tell_empty_bins(sequences: Many[Sequence], num_bins: int) -> None:
             "exposures of %d spike frames leave some of %d bins empty: in %s and %d other sequences",
             min(shortest),
             num_bins,
-            _key(affected[0]),
+            affected[0].key,
             len(affected) - 1,
         )
 
@@ -178,13 +182,9 @@ def _sum_histograms(summaries: list[dict[str, Any]]) -> dict[str, Any]:
     return {"histogram": total.tolist()}
 
 
-def _train_histogram(store: Store, name: str) -> CountHistogram:
+def _train_histogram(builder: StoreBuilder, store: Store, name: str) -> CountHistogram:
     total = CountHistogram.empty()
     for sequence in store.sequences(TRAIN):
-        counts = MappedArray(sequence.path / "voxels" / name)
-        total += CountHistogram(np.array(counts.attributes["histogram"], np.int64))
+        attributes = builder.attributes(sequence.path / "voxels" / name)
+        total += CountHistogram(np.array(attributes["histogram"], np.int64))
     return total
-
-
-def _key(sequence: Sequence) -> str:
-    return f"{sequence.split}/{sequence.name}"

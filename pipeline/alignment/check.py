@@ -4,7 +4,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,7 +96,7 @@ class SweepTask:
         middle: whether the sharp instant is the middle of the exposure, be it a spike frame or between two.
     """
 
-    sequence: Path
+    sequence: Recording
     frames: tuple[int, int]
     scale: int
     sweep: int
@@ -106,7 +105,7 @@ class SweepTask:
 
 def sweep_frames(task: SweepTask) -> list[list[Curves]]:
     """The curves of each frame of a task, of its blurry and its sharp image as far as there are such."""
-    sequence = Recording(task.sequence)
+    sequence = task.sequence
     recorded = Recorded(sequence.spikes, sequence.spike_shape[1], task.scale)
     return [_sweep_frame(task, sequence, recorded, k) for k in range(*task.frames)]
 
@@ -125,7 +124,7 @@ def _sweep_frame(task: SweepTask, sequence: Recording, recorded: Recorded, k: in
 
 def _tasks(store: Store, sequence: Recording, sweep: int) -> list[SweepTask]:
     middle = store.attributes["manifest"].get("sharp", {}).get("rule", "middle") == "middle"
-    make = functools.partial(SweepTask, sequence=sequence.path, scale=store.scale, sweep=sweep, middle=middle)
+    make = functools.partial(SweepTask, sequence=sequence, scale=store.scale, sweep=sweep, middle=middle)
     starts = range(0, sequence.num_frames, FRAMES_AT_ONCE)
     return [make(frames=(a, min(a + FRAMES_AT_ONCE, sequence.num_frames))) for a in starts]
 

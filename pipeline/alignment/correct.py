@@ -19,8 +19,8 @@ from pipeline.spans import nanoseconds
 from pipeline.storage.building import ArrayJob, StoreBuilder
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.pieces import build_piece
-from pipeline.storage.root import INGEST, OFFSETS, WRITTEN_LAST, Attributes
-from pipeline.store import Sequence, Store, stage_record
+from pipeline.storage.root import INGEST, OFFSETS, OUTDATED, WRITTEN_LAST
+from pipeline.store import Sequence, Store
 from pipeline.tables import EXPOSURE, Lit, table_jobs
 from pipeline.tasks import run_all
 
@@ -32,8 +32,8 @@ def correct_alignment(
 ) -> dict[str, int]:
     """Add spike frames to the exposures of some sequences, and record it.
 
-    Voxel grids of these sequences are then to be brought up to date. When it is interrupted, ingesting the recordings
-    again completes it.
+    Voxel grids of these sequences are then to be brought up to date. When it is interrupted, nothing has
+    changed.
 
     Args:
         corrections: spike frames to add, by "split/sequence", besides what was corrected before.
@@ -66,12 +66,17 @@ def correct_alignment(
         run_all, build_piece, workers=workers, scheduler=None, progress=progress, what="tables written"
     )
     with StoreBuilder(store.path, INGEST, store.attributes) as builder:
-        builder.begin(root, stages={})
+        builder.forget_receipts()  # of an ingest that was interrupted: it will start again
+        builder.begin(jobs)
         builder.build([job for job in jobs if job.array.name != EXPOSURE], run)
         builder.build([job for job in jobs if job.array.name == EXPOSURE], run)
         for key, attributes in groups.items():
             builder.write_group(store.path / key, attributes)
-        builder.commit(root, {INGEST: _record(store, wanted)})
+        stages = dict(store.attributes["stages"])
+        ingested = stages.pop(INGEST)
+        changed = builder.record({key: list(ingested["sequences"][key]) for key in wanted})["sequences"]
+        record = ingested | {"sequences": ingested["sequences"] | changed}
+        builder.commit(root, {INGEST: record}, store.attributes.get(OUTDATED, {}) | stages)
     return offsets
 
 
@@ -108,7 +113,7 @@ def _jobs(store: Store, sequence: Sequence, tables: Tables) -> list[ArrayJob]:
         return table_jobs(sequence.path, tables, None)
     inputs = spikes.attributes["inputs"], blurry.attributes["inputs"]
     return table_jobs(
-        sequence.path, tables, Lit(sequence=sequence.path, width=width, scale=store.scale, inputs=inputs)
+        sequence.path, tables, Lit(places=(sequence.path,), width=width, scale=store.scale, inputs=inputs)
     )
 
 
@@ -120,11 +125,3 @@ def _grey_job(store: Store, sequence: Sequence, blurry: MappedArray, tables: Tab
     source = GreyFromSpikes(files=recorded, spans=spans, threshold=threshold, scale=store.scale)
     inputs, about = grey_facts(sequence.spikes.attributes["inputs"], spans, threshold)
     return image_job(blurry.layout, blurry.path, source, inputs, about)
-
-
-def _record(store: Store, keys: Mapping[str, int]) -> Attributes:
-    """The record of the finished ingest, with digests of what was written anew."""
-    record: Attributes = store.attributes["stages"][INGEST]
-    nodes = {key: list(record["sequences"][key]) for key in keys}
-    changed = stage_record(store.path, nodes)["sequences"]
-    return record | {"sequences": record["sequences"] | changed}

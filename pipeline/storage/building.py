@@ -1,19 +1,17 @@
-"""Building a store: one writer at a time, in pieces that are whole or absent, resumed where it stopped.
+"""Building the next generation of a store: one writer at a time, in pieces, resumed where it stopped.
 
-A *piece* is one shard. Its bytes are written and fsynced, then a receipt beside the store's content says so; a stage
-that is run again skips the pieces whose receipt still fits. An array's metadata is taken away before, and written after
-all pieces are there; the root's `stages` last: until then readers refuse the store.
+What the current generation refers to is not touched. A stage builds its arrays in a tree of their own, shard by shard,
+each with a receipt; a stage that is run again skips the shards whose receipt still fits. Replacing the root, which
+names every node by its digest, is the one instant at which the new generation becomes the store. Then its nodes are
+moved into place, and what they replace is kept aside while it is read. All of that can be done again after a crash,
+by `generations.settle`.
 """
 
 import contextlib
-import fcntl
+import hashlib
 import math
-import os
 import shutil
-import socket
-import stat
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,27 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.files import PARTIAL
+from pipeline.files import PARTIAL, make_durable, write_atomic
 from pipeline.fingerprints import fingerprint_of
+from pipeline.storage.generations import digest_of, folders_with, hold_root, remove_empty, settle
+from pipeline.storage.lock import lock_store
 from pipeline.storage.mapped import forget_maps
-from pipeline.storage.metadata import check_sizes, read_metadata
+from pipeline.storage.metadata import read_metadata
+from pipeline.storage.nodes import BUILDING, Nodes
 from pipeline.storage.pieces import BlockSource, Built, Piece
-from pipeline.storage.root import WORK, Attributes, read_root, write_group, write_node, write_root
+from pipeline.storage.root import (
+    GENERATION,
+    WORK,
+    Attributes,
+    digests_of,
+    encoded,
+    group_metadata,
+    read_root,
+    root_metadata,
+)
 from pipeline.storage.shards import ArrayLayout
+
+RECEIPTS = f"{WORK}/receipts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +47,7 @@ class ArrayJob:
     """One array to build.
 
     Attributes:
+        array: its place in the store.
         inputs: fingerprint of everything that determines its values.
         attributes: for its `zarr.json`.
         summarise: makes further attributes of the summaries of its pieces, in order.
@@ -60,14 +73,22 @@ class ArrayJob:
         """Fingerprint of values and layout, kept in the array's attributes as `inputs`."""
         return fingerprint_of([self.inputs, self.layout.metadata(self.attributes)])
 
-    def is_finished(self) -> bool:
-        """Is this very array on disk, complete?"""
+    def is_finished(self, nodes: Nodes) -> bool:
+        """Is this very array in the store, complete?"""
+        name = self.array.relative_to(nodes.store).as_posix()
+        if name not in nodes:
+            return False
         try:
-            metadata = read_metadata(self.array)
-            check_sizes(self.array, metadata)
+            return bool(nodes.find_whole(name).attributes.get("inputs") == self.key)
         except StoreError:
             return False
-        return bool(metadata["attributes"].get("inputs") == self.key)
+
+    def metadata(self, built: Sequence[Built]) -> dict[str, Any]:
+        """The array's `zarr.json`, once all of its pieces are built."""
+        ledger = {one.receipt.key: [one.receipt.size, one.receipt.seal] for one in built}
+        summary = self.summarise([one.summary for one in built])
+        attributes = self.attributes | summary | {"inputs": self.key, "ledger": ledger}
+        return self.layout.metadata(attributes)
 
 
 RunPieces = Callable[[Sequence[Piece]], list[Built]]
@@ -88,34 +109,35 @@ class StoreBuilder:
         self.store = store
         self.stage = stage
         self._seen = seen
+        self._digests = digests_of(seen, outdated=True)
         self._receipts = _receipts(store, stage)
-        self._lock: int | None = None
+        self._lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
     def __enter__(self) -> "StoreBuilder":
-        _refuse_links(self.store)
-        self._lock = _lock(self.store / WORK / "lock", self.store)
+        self._lock = lock_store(self.store)
+        self._lock.__enter__()
         try:
             if read_root(self.store) != self._seen:
                 raise StoreError(
                     f"{self.store}: another process changed it just now", "run the command again"
                 )
+            if self._seen is not None:
+                settle(self.store, self._seen)
         except BaseException:
-            self._release()
+            self._lock.__exit__(None, None, None)
             raise
-        forget_maps(self.store)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._release()
+        forget_maps(self.store)
+        self._lock.__exit__(None, None, None)
 
-    def begin(self, attributes: Attributes, stages: dict[str, Attributes]) -> None:
-        """Leave only these `stages` in the root, so that readers refuse what is about to change."""
-        assert self.stage not in stages
-        if self._receipts.is_dir():  # an earlier run was interrupted
-            for partial in self.store.rglob(f".*{PARTIAL}"):
-                partial.unlink()
-        self._receipts.mkdir(parents=True, exist_ok=True)
-        write_root(self.store, attributes, stages)
+    def begin(self, jobs: Iterable[ArrayJob]) -> None:
+        """Make room for building `jobs`, and drop what an interrupted run of the stage built of other arrays."""
+        self._drop_built(except_of={self._name(job.array) for job in jobs})
+        for partial in [*self.store.glob(f".*{PARTIAL}"), *(self.store / WORK).rglob(f".*{PARTIAL}")]:
+            partial.unlink()
+        make_durable(self._receipts)
 
     def build(self, jobs: Sequence[ArrayJob], run: RunPieces) -> list[Built]:
         """Build the arrays of `jobs`: their pieces, then their metadata.
@@ -123,42 +145,97 @@ class StoreBuilder:
         Args:
             run: calls `build_piece` on each piece; where and how many at a time is its business.
         """
-        for job in jobs:
-            (job.array / "zarr.json").unlink(missing_ok=True)
-        built = run([piece for job in jobs for piece in self._pieces(job)])
+        built = run([piece for job in jobs for piece in self.pieces(job)])
         by_array: dict[Path, list[Built]] = {}
         for one in built:
             by_array.setdefault(one.piece.array, []).append(one)
         for job in jobs:
-            _finish_array(job, by_array[job.array])
+            array = self._building(job.array)
+            _remove_strays(array, {one.receipt.key for one in by_array[array]})
+            self._stage(job.array, job.metadata(by_array[array]))
         return built
 
-    def write_group(self, group: Path, attributes: Attributes) -> None:
-        """Write the metadata of a group below the root."""
-        write_group(group, attributes)
+    def pieces(self, job: ArrayJob) -> list[Piece]:
+        """The pieces of an array, to be built beside the store's content."""
+        receipts = self._receipts / self._name(job.array)
+        common = {"array": self._building(job.array), "layout": job.layout, "source": job.source}
+        return [
+            Piece(shard=shard, receipts=receipts, inputs=job.key, **common) for shard in job.layout.shards()
+        ]
 
-    def commit(self, attributes: Attributes, stages: dict[str, Attributes]) -> None:
-        """Record the finished stages in the root's metadata, last of all, and drop the receipts."""
-        write_root(self.store, attributes, stages)
+    def write_group(self, group: Path, attributes: Attributes) -> None:
+        """Add a group below the root to the next generation."""
+        self._stage(group, group_metadata(attributes))
+
+    def attributes(self, node: Path) -> Attributes:
+        """The attributes that a group or array has in the next generation, as far as that is built."""
+        name = self._name(node)
+        if (self.store / BUILDING / name / "zarr.json").is_file():
+            return dict(read_metadata(self.store / BUILDING / name)["attributes"])
+        return Nodes(self.store, self._digests).find(name).attributes
+
+    def record(self, nodes: Mapping[str, Iterable[str]]) -> Attributes:
+        """What the root is to keep of a finished stage: the digests of its nodes, for each sequence.
+
+        Args:
+            nodes: groups and arrays of the stage, by "split/sequence"; all relative to the store.
+        """
+        return {"sequences": {key: self.digests(names) for key, names in nodes.items()}}
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Digests of nodes as the next generation has them."""
+        return {name: self._digests[name] for name in names}
+
+    def commit(
+        self,
+        attributes: Attributes,
+        stages: dict[str, Attributes],
+        outdated: dict[str, Attributes] | None = None,
+    ) -> None:
+        """Make what was built the store: with these stages finished, and others to be brought up to date."""
+        generation = (self._seen or {}).get(GENERATION, 0)
+        metadata = root_metadata(attributes, stages, outdated, generation)
+        if metadata["attributes"] != self._seen:
+            metadata = root_metadata(attributes, stages, outdated, generation + 1)
+            if (
+                digests_of(self._seen, outdated=True).items()
+                - digests_of(metadata["attributes"], outdated=True).items()
+            ):
+                hold_root(self.store, self._seen or {})
+            write_atomic(self.store / "zarr.json", encoded(metadata))
+        self._seen = metadata["attributes"]
+        settle(self.store, self._seen)
         self.forget_receipts()
 
     def forget_receipts(self) -> None:
         """Build everything anew, even what an interrupted run finished."""
+        self._drop_built()
+        for _, group in list(folders_with("zarr.json", self.store / BUILDING)):
+            if not (group / "c").is_dir():
+                (group / "zarr.json").unlink()
         shutil.rmtree(self._receipts, ignore_errors=True)
+        remove_empty(self.store / WORK)
 
-    def _pieces(self, job: ArrayJob) -> list[Piece]:
-        name = job.array.relative_to(self.store).as_posix().replace("/", "--")
-        common = {"array": job.array, "layout": job.layout, "source": job.source, "inputs": job.key}
-        return [Piece(shard=s, receipts=self._receipts / name, **common) for s in job.layout.shards()]
+    def _drop_built(self, except_of: Collection[str] = ()) -> None:
+        for name, receipts in list(folders_with(".json", self._receipts)):
+            if name not in except_of:
+                shutil.rmtree(self.store / BUILDING / name, ignore_errors=True)
+                shutil.rmtree(receipts)
 
-    def _release(self) -> None:
-        assert self._lock is not None
-        forget_maps(self.store)
-        with contextlib.suppress(OSError):  # the directory stays when receipts are needed to resume
-            if not any(path.name != "lock" for path in (self.store / WORK).iterdir()):
-                shutil.rmtree(self.store / WORK)
-        os.close(self._lock)
-        self._lock = None
+    def _name(self, node: Path) -> str:
+        return node.relative_to(self.store).as_posix()
+
+    def _building(self, node: Path) -> Path:
+        return self.store / BUILDING / node.relative_to(self.store)
+
+    def _stage(self, node: Path, metadata: dict[str, Any]) -> None:
+        name, text = self._name(node), encoded(metadata)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        built = self.store / BUILDING / name
+        is_in_place = metadata["node_type"] == "group" and digest_of(node) == digest
+        if not is_in_place and digest_of(built) != digest:  # else an interrupted run came that far
+            write_atomic(built / "zarr.json", text)
+        self._digests[name] = digest
 
 
 def was_interrupted(store: Path, stage: str) -> bool:
@@ -167,64 +244,11 @@ def was_interrupted(store: Path, stage: str) -> bool:
 
 
 def _receipts(store: Path, stage: str) -> Path:
-    return store / WORK / stage.replace("/", "-")
+    return store / RECEIPTS / stage.replace("/", "-")
 
 
-def _finish_array(job: ArrayJob, built: Sequence[Built]) -> None:
-    ledger = {one.receipt.key: [one.receipt.size, one.receipt.seal] for one in built}
-    for stray in [file for file in (job.array / "c").rglob("*") if file.is_file()]:
-        if stray.relative_to(job.array).as_posix() not in ledger:
+def _remove_strays(array: Path, keys: set[str]) -> None:
+    """Remove shards that a run with another layout left."""
+    for stray in [file for file in (array / "c").rglob("*") if file.is_file()]:
+        if stray.relative_to(array).as_posix() not in keys:
             stray.unlink()
-    summary = job.summarise([one.summary for one in built])
-    attributes = job.attributes | summary | {"inputs": job.key, "ledger": ledger}
-    write_node(job.array, job.layout.metadata(attributes))
-
-
-def _refuse_links(folder: Path) -> None:
-    """Refuse to write where a link would take the bytes out of the store, or a pipe would swallow them."""
-    for place, folders, files in os.walk(folder):
-        for path in (Path(place, name) for name in (*folders, *files)):
-            with contextlib.suppress(FileNotFoundError):  # another process is at work, and the lock will tell
-                if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-                    raise StoreError(
-                        f"{path}: a link or special file in a store", "remove it, and build again"
-                    )
-
-
-MOST_ATTEMPTS = 1000
-
-
-def _lock(path: Path, store: Path) -> int:
-    """Take the store's lock, or say who holds it. The kernel lets go of it when its owner dies, however it dies."""
-    attempts = (_try_lock(path, store) for _ in range(MOST_ATTEMPTS))
-    descriptor = next((taken for taken in attempts if taken is not None), None)
-    if descriptor is None:
-        raise StoreError(f"{path}: cannot be made, or comes and goes", "look what is at that path")
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:2000]
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command}".encode(), 0)
-    return descriptor
-
-
-def _try_lock(path: Path, store: Path) -> int | None:
-    """The lock's descriptor; None where an owner before us finished, and took file or folder away meanwhile."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except (FileNotFoundError, FileExistsError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_ino == path.stat().st_ino:
-            return descriptor
-    except FileNotFoundError:
-        pass
-    except BlockingIOError:
-        owner = os.pread(descriptor, 4096, 0).decode(errors="replace") or "it does not say who"
-        os.close(descriptor)
-        raise StoreError(f"{store}: another process is writing: {owner}", "wait for it, or stop it") from None
-    except OSError:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError
 from pipeline.storage.metadata import REPAIR, read_metadata
+from pipeline.storage.nodes import ATTEMPTS, Node
 from pipeline.storage.shards import (
     CRC_BYTES,
     MISSING,
@@ -47,15 +48,19 @@ class MappedArray:
         attributes: what its `zarr.json` carries.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, node: Node | None = None) -> None:
         """Open the array in directory `path`.
+
+        Args:
+            node: where its generation of a store has it; without one, it is what is at `path`.
 
         Raises:
             StoreError: there is no such array, or it is not one that this program writes.
         """
         self.path = path
-        self._resolved = path.resolve()
-        metadata = read_metadata(path)
+        self._node = node or Node(path, read_metadata(path), (path,))
+        self._places = tuple(place.resolve() for place in self._node.places)
+        metadata = self._node.metadata
         try:
             self.layout = _layout_from(metadata)
             self.attributes: dict[str, Any] = metadata["attributes"]
@@ -137,7 +142,7 @@ class MappedArray:
         receipt = self._receipts.get(shard_key(shard))
         if receipt is None:
             raise StoreError(f"{self.path / shard_key(shard)}: shard is not in the array's ledger", REPAIR)
-        data = _MAPS.get(self._resolved, receipt, self.layout).chunk(number)
+        data = _MAPS.get(self._places, receipt, self.layout).chunk(number)
         plain = self.layout.codec == "none"
         unpacked = len(data) if plain else int.from_bytes(data[_UNPACKED].tobytes(), "little")
         if unpacked != self.layout.chunk_bytes:
@@ -192,6 +197,21 @@ def _position(part: Any) -> int:
         raise IndexError(f"index {part!r}: expected a whole number or a slice") from None
 
 
+def _map_shard(places: tuple[Path, ...], receipt: Receipt, layout: ArrayLayout) -> _MappedShard:
+    """Map the shard that the receipt describes, from where it is.
+
+    Raises:
+        StoreError: it is nowhere, or damaged; what is wrong with the one that is in place.
+    """
+    problems = []
+    for place in places * ATTEMPTS:
+        try:
+            return _MappedShard(place / receipt.key, receipt, layout)
+        except StoreError as error:
+            problems.append(error)
+    raise problems[0]
+
+
 MOST_MAPS = 1 << 14
 """A process may have 65,530 maps of all kinds (Linux, vm.max_map_count)."""
 
@@ -206,14 +226,18 @@ class _Maps:
         unlimited = descriptors == resource.RLIM_INFINITY
         self._limit = MOST_MAPS if unlimited else min(MOST_MAPS, max(64, descriptors // 2))
 
-    def get(self, array: Path, receipt: Receipt, layout: ArrayLayout) -> _MappedShard:
-        """The map of a shard as its receipt describes it: after a rebuild, which has another seal, another map."""
-        key = array, receipt
+    def get(self, places: tuple[Path, ...], receipt: Receipt, layout: ArrayLayout) -> _MappedShard:
+        """The map of a shard as its receipt describes it: after a rebuild, which has another seal, another map.
+
+        Args:
+            places: directories where its array may be, the first one first.
+        """
+        key = places[0], receipt
         with self._lock:
             if key in self._shards:
                 self._shards.move_to_end(key)
                 return self._shards[key]
-        shard = _MappedShard(array / receipt.key, receipt, layout)
+        shard = _map_shard(places, receipt, layout)
         with self._lock:
             self._shards[key] = shard
             while len(self._shards) > self._limit:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import StoreError
 
-REPAIR = "restore the file from a copy, or build the store again with --overwrite"
+REPAIR = "spk repair STORE rebuilds what is damaged, from the recordings"
 MAX_METADATA_BYTES = 1 << 26
 _SHARD_KEY = re.compile(r"c(/[0-9]+)*")
 

@@ -6,12 +6,12 @@ whatever changes behind the program's back shows against something above it.
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.files import write_atomic
 from pipeline.fingerprints import fingerprint_of
 from pipeline.storage.metadata import read_metadata
 
@@ -22,14 +22,18 @@ STATS = "stats"
 OFFSETS = "offsets"
 """Spike frames by which `spk align --apply` corrected the exposures of sequences, by "split/sequence"."""
 WORK = ".spk"
-"""Directory inside a store, there only while a stage runs or after it was interrupted: lock and receipts."""
+"""Directory inside a store: a copy of the root; while a stage runs or after it was interrupted, what it built."""
+OUTDATED = "outdated"
+"""Records of stages that were finished, and whose inputs have changed since."""
+GENERATION = "generation"
 
-WRITTEN_LAST = ("stages", "fingerprint", "checksum")
-"""Attributes that `write_root` adds."""
+WRITTEN_LAST = ("stages", OUTDATED, GENERATION, "fingerprint", "checksum")
+"""Attributes that `root_metadata` adds."""
 
 Attributes = dict[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-START_AGAIN = "restore the file from a copy, or remove the store and ingest again"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+START_AGAIN = "spk repair STORE restores it from its copy"
 
 
 def read_root(store: Path) -> Attributes | None:
@@ -38,17 +42,28 @@ def read_root(store: Path) -> Attributes | None:
     Raises:
         StoreError: it is damaged, not of a store, or of another format version.
     """
-    file = store / "zarr.json"
-    if not file.is_file():
+    if not (store / "zarr.json").is_file():
+        if (store / WORK / "zarr.json").is_file():
+            raise StoreError(f"{store / 'zarr.json'} is missing", START_AGAIN)
         return None
-    metadata = read_metadata(store)
-    attributes: Attributes = metadata.get("attributes", {})
+    return read_root_at(store)
+
+
+def read_root_at(folder: Path) -> Attributes:
+    """The attributes of a root, or of a copy of one, in the `zarr.json` of a folder.
+
+    Raises:
+        StoreError: as `read_root`, and if there is none.
+    """
+    file = folder / "zarr.json"
+    metadata = read_metadata(folder)
+    attributes: Attributes = metadata["attributes"]
     if "spk_format" not in attributes:
         raise StoreError(f"{file}: a Zarr group, but not a store of spk", START_AGAIN)
     if attributes["spk_format"] != SPK_FORMAT:
         found = attributes["spk_format"]
         raise StoreError(
-            f"{store}: spk_format is {found!r}, this program reads {SPK_FORMAT}", "ingest it again"
+            f"{folder}: spk_format is {found!r}, this program reads {SPK_FORMAT}", "ingest it again"
         )
     if metadata != _group(attributes) or attributes.get("checksum") != _checksum(attributes):
         raise StoreError(f"{file}: does not match its own checksum", START_AGAIN)
@@ -57,26 +72,53 @@ def read_root(store: Path) -> Attributes | None:
     return attributes
 
 
-def write_root(store: Path, attributes: Attributes, stages: dict[str, Attributes]) -> None:
-    """Write the root: what `attributes` say of the store, with exactly these stages finished."""
+def root_metadata(
+    attributes: Attributes,
+    stages: dict[str, Attributes],
+    outdated: dict[str, Attributes] | None = None,
+    generation: int = 1,
+) -> dict[str, Any]:
+    """The metadata of a root: what `attributes` say of the store, with exactly these stages finished."""
     fingerprint = fingerprint_of([attributes["splits"], stages])
-    values = attributes | {"stages": stages, "fingerprint": fingerprint}
-    write_group(store, values | {"checksum": _checksum(values)})
+    values = {name: value for name, value in attributes.items() if name not in WRITTEN_LAST}
+    values |= {"stages": stages, "fingerprint": fingerprint, GENERATION: generation}
+    values |= {OUTDATED: outdated} if outdated else {}
+    return _group(values | {"checksum": _checksum(values)})
 
 
-def write_group(group: Path, attributes: Attributes) -> None:
-    """Write the metadata of a group."""
-    write_node(group, _group(attributes))
+def group_metadata(attributes: Attributes) -> dict[str, Any]:
+    """The metadata of a group."""
+    return _group(attributes)
 
 
-def write_node(node: Path, metadata: dict[str, Any]) -> None:
-    """Write the `zarr.json` of a group or array."""
-    write_atomic(node / "zarr.json", json.dumps(metadata, indent=1) + "\n")
+def encoded(metadata: dict[str, Any]) -> str:
+    """The text of a `zarr.json`."""
+    return json.dumps(metadata, indent=1) + "\n"
 
 
 def sequence_keys(attributes: Attributes) -> list[str]:
     """Every sequence that the root lists, as "split/sequence"."""
     return [f"{split}/{name}" for split, names in attributes["splits"].items() for name in names]
+
+
+def digests_of(root: Attributes | None, *, outdated: bool = False) -> dict[str, str]:
+    """Digests of all nodes that a root lists, by path below the store.
+
+    Args:
+        outdated: also those of stages that have to be brought up to date.
+    """
+    digests: dict[str, str] = {}
+    for record in _records(root or {}, outdated=outdated):
+        digests |= record.get(STATS, {})
+        for nodes in record.get("sequences", {}).values():
+            digests |= nodes
+    return digests
+
+
+def _records(root: Attributes, *, outdated: bool) -> Iterator[Mapping[str, Any]]:
+    if outdated:  # first, so that what is up to date prevails
+        yield from root.get(OUTDATED, {}).values()
+    yield from root.get("stages", {}).values()
 
 
 def require_store_or_nothing(out: Path) -> None:
@@ -113,14 +155,12 @@ def _is_sane(attributes: Attributes) -> bool:
     """Whether splits and stages name places inside the store: anyone can compute a checksum."""
     try:
         sequences = [name for names in attributes["splits"].values() for name in names]
-        records = list(attributes["stages"].values())
-        nodes = [
-            node for record in records for nodes in record.get("sequences", {}).values() for node in nodes
-        ]
-        nodes += [node for record in records for node in record.get(STATS, {})]
-        names = [*attributes["splits"], *sequences, *(part for node in nodes for part in node.split("/"))]
+        digests = digests_of(attributes, outdated=True)
+        names = [*attributes["splits"], *sequences, *(part for node in digests for part in node.split("/"))]
         whole = type(attributes.get("scale", 1)) is int and type(attributes["fingerprint"]) is str
-        return whole and all(_NAME.fullmatch(name) for name in names)
+        whole = whole and type(attributes.get(GENERATION, 0)) is int
+        known = all(_NAME.fullmatch(name) for name in names)
+        return whole and known and all(_DIGEST.fullmatch(digest) for digest in digests.values())
     except (KeyError, TypeError, AttributeError):
         return False
 

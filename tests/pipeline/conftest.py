@@ -1,5 +1,6 @@
 """Small recordings on disk, and slow plain readings of them to compare the store with."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +112,20 @@ def tree_of() -> Callable[[Path], dict[str, bytes]]:
     return lambda root: {
         path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
+
+
+@pytest.fixture(scope="session")
+def content_of(tree_of: Callable[[Path], dict[str, bytes]]) -> Callable[[Path], dict[str, bytes]]:
+    """Every file of a store without what tells of its past: how many generations there were, who reads them."""
+
+    def content(store: Path) -> dict[str, bytes]:
+        root = json.loads((store / "zarr.json").read_bytes())
+        for name in ("generation", "checksum"):
+            del root["attributes"][name]
+        files = {name: data for name, data in tree_of(store).items() if not name.startswith(".spk/")}
+        return files | {"zarr.json": json.dumps(root).encode()}
+
+    return content
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def test_a_fit_depends_on_both_arrays_and_on_the_exposures(tmp_path):
     tables = {name: np.array([[1, 2]] if "exposure" in name else [1], np.int64) for name in TABLES}
 
     def keys(inputs, **changes):
-        lit = Lit(sequence=tmp_path, width=8, scale=1, inputs=inputs)
+        lit = Lit(places=(tmp_path,), width=8, scale=1, inputs=inputs)
         return [job.key for job in table_jobs(tmp_path, tables | changes, lit)]
 
     exposure, *others = keys(("a", "b"))

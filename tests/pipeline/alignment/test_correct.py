@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.alignment.check import check_alignment
 from pipeline.alignment.correct import correct_alignment
-from pipeline.errors import AlignmentError, StoreError
+from pipeline.errors import AlignmentError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
 from pipeline.storage.building import StoreBuilder
@@ -36,8 +36,8 @@ def corrections_of(out):
     return {one.key: one.estimates.whole.offset for one in found if one.verdict == "shifted"}
 
 
-def test_a_correction_moves_the_tables_and_nothing_else(out, raw, tree_of):
-    before, trees, sources = open_store(out).sequence(*KEY.split("/")), tree_of(out), tree_of(raw)
+def test_a_correction_moves_the_tables_and_nothing_else(out, raw, content_of, tree_of):
+    before, trees, sources = open_store(out).sequence(*KEY.split("/")), content_of(out), tree_of(raw)
     tables = before.exposure, before.exposure_ns, before.sharp_index, before.light
     assert corrections_of(out) == {KEY: -3}
     assert correct_alignment(open_store(out), {KEY: -3}) == {KEY: -3}
@@ -48,7 +48,7 @@ def test_a_correction_moves_the_tables_and_nothing_else(out, raw, tree_of):
     assert all(fit.r2 > was.r2 for fit, was in zip(after.light, tables[3], strict=True))
     assert after.attributes["alignment_offset"] == -3
     assert json.loads((out / "zarr.json").read_bytes())["attributes"]["offsets"] == {KEY: -3}
-    changed = {name for name, data in tree_of(out).items() if trees.get(name) != data}
+    changed = {name for name, data in content_of(out).items() if trees.get(name) != data}
     tables = {
         f"{KEY}/{name}/{file}" for name in ("exposure", "exposure_ns") for file in ("zarr.json", "c/0/0")
     }
@@ -66,12 +66,12 @@ def test_the_second_check_finds_nothing(out, times_of):
     assert times_of(out) == before
 
 
-def test_corrections_add_up_and_may_end_at_nothing(out, tree_of):
-    before = tree_of(out)
+def test_corrections_add_up_and_may_end_at_nothing(out, content_of):
+    before = content_of(out)
     correct_alignment(open_store(out), {KEY: -3})
     assert correct_alignment(open_store(out), {KEY: 1}) == {KEY: -2}
     assert correct_alignment(open_store(out), {KEY: 2}) == {}
-    assert {name: data for name, data in tree_of(out).items() if name != "zarr.json"} == {
+    assert {name: data for name, data in content_of(out).items() if name != "zarr.json"} == {
         name: data for name, data in before.items() if name != "zarr.json"
     }
 
@@ -83,11 +83,11 @@ def test_ingesting_again_keeps_the_correction_and_does_nothing(out, raw, times_o
     assert times_of(out) == before
 
 
-def test_ingesting_anew_with_overwrite_arrives_at_the_same_bytes(out, raw, tree_of):
+def test_ingesting_anew_with_overwrite_arrives_at_the_same_bytes(out, raw, content_of):
     correct_alignment(open_store(out), {KEY: -3})
-    before = tree_of(out)
+    before = content_of(out)
     ingest(raw, out, read_manifest("simulated"), workers=1, overwrite=True)
-    assert tree_of(out) == before
+    assert content_of(out) == before
 
 
 def test_voxelize_counts_exactly_the_corrected_sequence_again(out):
@@ -99,9 +99,8 @@ def test_voxelize_counts_exactly_the_corrected_sequence_again(out):
 
 
 @pytest.mark.parametrize("step", ["build", "write_group", "commit"])
-def test_an_interrupted_correction_is_completed_by_ingest(out, raw, tmp_path, tree_of, monkeypatch, step):
-    whole = shutil.copytree(out, tmp_path / "whole")
-    correct_alignment(open_store(whole), {KEY: -3})
+def test_an_interrupted_correction_changes_nothing(out, raw, content_of, monkeypatch, step):
+    before = content_of(out)
 
     def cut(*arguments):
         raise KeyboardInterrupt
@@ -109,10 +108,9 @@ def test_an_interrupted_correction_is_completed_by_ingest(out, raw, tmp_path, tr
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(StoreBuilder, step, cut)
         correct_alignment(open_store(out), {KEY: -3})
-    with pytest.raises(StoreError, match="did not finish"):
-        open_store(out)
+    assert content_of(out) == before and open_store(out).sequence(*KEY.split("/")).exposure[0, 0] >= 3
     ingest(raw, out, read_manifest("simulated"), workers=1)
-    assert tree_of(out) == tree_of(whole)
+    assert content_of(out) == before
 
 
 @pytest.mark.parametrize(("offset", "frame"), [(-20, "000000"), (40, "000004")])
@@ -124,7 +122,7 @@ def test_an_exposure_that_would_leave_the_recording_is_refused(out, times_of, of
     assert times_of(out) == before
 
 
-def test_frames_made_from_spikes_are_made_anew(shared_data, tmp_path, tree_of):
+def test_frames_made_from_spikes_are_made_anew(shared_data, tmp_path, content_of):
     raw, manifest, out = shared_data / "sreds_t301_250x400", read_manifest("sreds_pairs"), tmp_path / "store"
     ingest(raw, out, manifest)
     correct_alignment(open_store(out), {"train/203_part1": 7})
@@ -133,7 +131,7 @@ def test_frames_made_from_spikes_are_made_anew(shared_data, tmp_path, tree_of):
     bits = np.unpackbits(sequence.spikes[start:stop], axis=2, count=400, bitorder="little")
     grey = np.minimum(np.rint(255 * 2.0 * bits.sum(axis=0, dtype=np.int64) / (stop - start)), 255)
     np.testing.assert_array_equal(sequence.blurry[0][1], grey)
-    before = tree_of(out)
+    before = content_of(out)
     assert ingest(raw, out, manifest).written == 0
     ingest(raw, out, manifest, overwrite=True)
-    assert tree_of(out) == before
+    assert content_of(out) == before

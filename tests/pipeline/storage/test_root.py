@@ -4,14 +4,16 @@ import pytest
 import zarr
 
 from pipeline.errors import StoreError, UsageError
+from pipeline.files import write_atomic
 from pipeline.storage.root import (
     SPK_FORMAT,
     WORK,
+    encoded,
     program_version,
     read_root,
     require_store_or_nothing,
+    root_metadata,
     sequence_keys,
-    write_root,
 )
 
 ATTRIBUTES = {
@@ -22,9 +24,13 @@ ATTRIBUTES = {
 }
 
 
+def write(store, attributes, stages):
+    write_atomic(store / "zarr.json", encoded(root_metadata(attributes, stages)))
+
+
 @pytest.fixture
 def store(tmp_path):
-    write_root(tmp_path, ATTRIBUTES, {"ingest": {"sequences": {}}})
+    write(tmp_path, ATTRIBUTES, {"ingest": {"sequences": {}}})
     return tmp_path
 
 
@@ -42,9 +48,9 @@ def test_no_root_is_no_store(tmp_path):
 
 def test_the_fingerprint_changes_with_the_content_and_not_with_its_origin(store):
     first = read_root(store)["fingerprint"]
-    write_root(store, ATTRIBUTES | {"provenance": {"raw": "elsewhere"}}, {"ingest": {"sequences": {}}})
+    write(store, ATTRIBUTES | {"provenance": {"raw": "elsewhere"}}, {"ingest": {"sequences": {}}})
     assert read_root(store)["fingerprint"] == first
-    write_root(store, ATTRIBUTES, {"ingest": {"sequences": {"train/a": {}}}})
+    write(store, ATTRIBUTES, {"ingest": {"sequences": {"train/a": {}}}})
     assert read_root(store)["fingerprint"] != first
 
 
@@ -112,6 +118,6 @@ def test_the_version_is_told():
     ],
 )
 def test_refuses_places_outside_even_under_the_right_checksum(tmp_path, splits, stages):
-    write_root(tmp_path, ATTRIBUTES | {"splits": splits}, stages)
+    write(tmp_path, ATTRIBUTES | {"splits": splits}, stages)
     with pytest.raises(StoreError, match="splits and stages are not as spk writes them"):
         read_root(tmp_path)

@@ -1,0 +1,84 @@
+"""One writer at a time: the lock of a store, which says who holds it, and which the kernel takes from the dead."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import StoreError
+from pipeline.storage.root import WORK
+
+
+@contextlib.contextmanager
+def lock_store(store: Path) -> Iterator[None]:
+    """Be the only process that writes to the store, for the time of a `with` block.
+
+    Raises:
+        StoreError: another process is writing; a link in the store leads elsewhere.
+    """
+    _refuse_links(store)
+    path = store / WORK / "lock"
+    descriptor = _lock(path, store)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+            path.parent.rmdir()
+        os.close(descriptor)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse to write where a link would take the bytes out of the store, or a pipe would swallow them."""
+    for place, folders, files in os.walk(folder):
+        if "zarr.json" in files and "c" in folders:
+            folders.remove("c")  # shards are never written through, and readers look at each
+        for path in (Path(place, name) for name in (*folders, *files)):
+            with contextlib.suppress(FileNotFoundError):  # another process is at work, and the lock will tell
+                if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                    raise StoreError(
+                        f"{path}: a link or special file in a store", "remove it, and build again"
+                    )
+
+
+MOST_ATTEMPTS = 1000
+
+
+def _lock(path: Path, store: Path) -> int:
+    """Take the store's lock, or say who holds it. The kernel lets go of it when its owner dies, however it dies."""
+    attempts = (_try_lock(path, store) for _ in range(MOST_ATTEMPTS))
+    descriptor = next((taken for taken in attempts if taken is not None), None)
+    if descriptor is None:
+        raise StoreError(f"{path}: cannot be made, or comes and goes", "look what is at that path")
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:2000]
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command}".encode(), 0)
+    return descriptor
+
+
+def _try_lock(path: Path, store: Path) -> int | None:
+    """The lock's descriptor; None where an owner before us finished, and took file or folder away meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except (FileNotFoundError, FileExistsError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == path.stat().st_ino:
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        owner = os.pread(descriptor, 4096, 0).decode(errors="replace") or "it does not say who"
+        os.close(descriptor)
+        raise StoreError(f"{store}: another process is writing: {owner}", "wait for it, or stop it") from None
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None

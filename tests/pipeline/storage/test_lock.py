@@ -1,0 +1,35 @@
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.storage.lock import lock_store
+from pipeline.storage.root import WORK
+
+
+def test_one_at_a_time_and_nothing_is_left(tmp_path):
+    with (
+        lock_store(tmp_path),
+        pytest.raises(StoreError, match="another process is writing"),
+        lock_store(tmp_path),
+    ):
+        pass
+    with lock_store(tmp_path):
+        assert (tmp_path / WORK / "lock").read_text().startswith("process ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_given_back_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), lock_store(tmp_path):
+        raise RuntimeError
+    with lock_store(tmp_path):
+        pass
+
+
+def test_links_are_refused_but_shards_are_not_looked_at(tmp_path):
+    (tmp_path / "a/c").mkdir(parents=True)
+    (tmp_path / "a/zarr.json").write_text("{}")
+    (tmp_path / "a/c/0").symlink_to("nowhere")  # what reads it refuses it
+    with lock_store(tmp_path):
+        pass
+    (tmp_path / "a/link").symlink_to("nowhere")
+    with pytest.raises(StoreError, match="link: a link or special file"), lock_store(tmp_path):
+        pass
