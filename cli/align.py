@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import Json, Output, Quiet, Verbose, Workers, counted
+from cli.console import EXIT_CHECK_FAILED, Json, Output, Quiet, Verbose, Workers, counted
 from pipeline.errors import UsageError
 
-EXIT_MISALIGNED = 4
 SHOWN = 40
 
 
@@ -69,7 +68,7 @@ def align(
     result = {"store": str(store), "sweep": sweep, "picture": str(picture), "applied": applied}
     output.result(result | {"ok": not off, "sequences": [one.to_json() for one in found]})
     if off:
-        raise typer.Exit(EXIT_MISALIGNED)
+        raise typer.Exit(EXIT_CHECK_FAILED)
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from pipeline.storage.root import (
     require_store_or_nothing,
     sequence_keys,
 )
+from pipeline.storage.shards import Codec
 from pipeline.store import open_store
 from pipeline.tables import EXPOSURE
 from pipeline.tasks import run_all
@@ -48,6 +49,7 @@ def ingest(
     out: Path,
     manifest: Manifest,
     *,
+    codec: Codec = "none",
     workers: int = 2,
     quarantine: bool = False,
     overwrite: bool = False,
@@ -61,6 +63,7 @@ def ingest(
     manifest, is left alone; what changed is built again, and voxel grids are then to be brought up to date.
 
     Args:
+        codec: "none" for arrays that are read straight from the map; "lz4", "zstd" for small disks.
         quarantine: leave out frames without a usable exposure, and report them, instead of refusing.
         overwrite: build again even what is finished, and drop sequences that `raw` no longer has.
 
@@ -81,11 +84,11 @@ def ingest(
     results = run(examine, recordings, what="recordings examined")
     problems = tuple(itertools.chain.from_iterable(found for _, found in results))
     examined = _usable([one for one, _ in results if one is not None], problems, raw, quarantine=quarantine)
-    root = _root_attributes(manifest, raw, examined)
+    root = _root_attributes(manifest, raw, examined) | {"codec": codec}
     if offsets:
         root[OFFSETS] = offsets
         log.info("%s: corrections of spk align are kept: %s", out, offsets)
-    sequences = [sequence_jobs(raw, out, one, manifest) for one in examined]
+    sequences = [sequence_jobs(raw, out, one, manifest, codec) for one in examined]
     jobs = [job for sequence in sequences for job in sequence.jobs]
     nodes = Nodes(out, digests_of(seen, outdated=True))
     todo = [job for job in jobs if overwrite or not job.is_finished(nodes)]

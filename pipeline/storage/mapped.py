@@ -73,6 +73,11 @@ class MappedArray:
             raise StoreError(f"{path / 'zarr.json'}: not an array written by spk: {error!r}") from error
 
     @property
+    def receipts(self) -> dict[str, Receipt]:
+        """What the ledger says of each shard, by its key."""
+        return self._receipts
+
+    @property
     def shape(self) -> Index:
         return self.layout.shape
 
