@@ -1,6 +1,5 @@
 """Stores in an object store, from recordings to scores, by the command line, against a local S3 server."""
 
-
 import pytest
 
 from pipeline.storage.remote import RemoteStore
@@ -12,7 +11,9 @@ def place(s3):
 
 
 def files_of(store):
-    return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()
+    }
 
 
 def objects_of(place):

@@ -202,8 +202,10 @@ class StoreBuilder:
                 - digests_of(metadata["attributes"], outdated=True).items()
             ):
                 hold_root(self.store, self._seen or {})
-            self._publisher.commit(encoded(metadata))
-            write_atomic(self.store / "zarr.json", encoded(metadata))
+        text = encoded(metadata)
+        self._publisher.commit(text)
+        if metadata["attributes"] != self._seen:
+            write_atomic(self.store / "zarr.json", text)
         self._seen = metadata["attributes"]
         self._settle(self._seen)
         self.forget_receipts()

@@ -39,11 +39,14 @@ UNUSED_S = 86_400.0
 ROOT = "zarr.json"
 
 
-def local_folder(place: Path) -> Path:
+def local_folder(place: Path, *, whole: bool = True) -> Path:
     """The folder to read a store from: itself, or a mirror of what an object store holds of it now.
 
+    Args:
+        whole: False leaves out metadata that is missing or damaged, for the reader to find.
+
     Raises:
-        StoreError: there is none, or its metadata does not fit together.
+        StoreError: there is no store, or its metadata does not fit together.
     """
     if not is_remote(place):
         return Path(place)
@@ -57,7 +60,7 @@ def local_folder(place: Path) -> Path:
             )
         mirror = _mirror(mirrors / hashlib.sha256(root.data).hexdigest()[:24])
         others = [folder for folder in mirrors.iterdir() if folder.is_dir() and folder != mirror.folder]
-        fill(mirror, root.data, others, outdated=False)
+        fill(mirror, root.data, others, whole=whole)
         os.utime(mirror.folder)
         _forget_unused([folder for folder in others if folder.name != WORKING])
     _tell_size(mirror, sum(list_again(mirror).values()))
@@ -86,31 +89,38 @@ def working_folder(place: Path) -> Path:
             _clear(mirror.folder)
         if root is not None:
             others = [folder for folder in mirrors.iterdir() if folder.is_dir() and folder != mirror.folder]
-            fill(mirror, root.data, others, outdated=True)
+            fill(mirror, root.data, others)
     return mirror.folder
 
 
-def fill(mirror: Mirror, root: bytes, others: Sequence[Path], *, outdated: bool) -> None:
+def fill(mirror: Mirror, root: bytes, others: Sequence[Path], *, whole: bool = True) -> None:
     """Fetch the metadata of the generation with this root, as far as it is not there; the root appears last.
 
     Args:
         others: mirrors of other generations, to take from what is the same.
-        outdated: also what stages wrote that have to be brought up to date.
+        whole: False leaves out what is missing or damaged.
+
+    Raises:
+        StoreError: the root is not one, or something that it lists is missing or damaged.
     """
     write_atomic(mirror.folder / WORK / ROOT, root, durable=False)
-    digests = digests_of(read_root_at(mirror.folder / WORK), outdated=outdated)
+    digests = digests_of(read_root_at(mirror.folder / WORK), outdated=True)
     missing = [name for name, digest in digests.items() if not _holds(mirror.folder / name, digest)]
     with ThreadPoolExecutor(REQUESTS) as pool:
-        list(pool.map(functools.partial(_fetch_node, mirror, digests, others), missing))
+        fetched = list(pool.map(functools.partial(_fetch_node, mirror, digests, others), missing))
+    if whole and not all(fetched):
+        name = missing[fetched.index(False)]
+        raise StoreError(f"{mirror.url}/{name}/{ROOT}: missing, or changed since spk wrote it", REBUILT)
     write_atomic(mirror.folder / ROOT, root, durable=False)
 
 
-def _fetch_node(mirror: Mirror, digests: Mapping[str, str], others: Sequence[Path], name: str) -> None:
+def _fetch_node(mirror: Mirror, digests: Mapping[str, str], others: Sequence[Path], name: str) -> bool:
+    """Fetch the metadata of a node; False if it is not there as the digest says."""
     target = mirror.folder / name / ROOT
     for other in others:
         if _holds(other / name, digests[name]):
             write_atomic(target, metadata_bytes(other / name), durable=False)
-            return
+            return True
     for key in (
         f"{name}/{ROOT}",
         f"{BUILDING}/{name}/{ROOT}",
@@ -119,8 +129,9 @@ def _fetch_node(mirror: Mirror, digests: Mapping[str, str], others: Sequence[Pat
         found = mirror.remote.find(key)
         if found is not None and hashlib.sha256(found.data).hexdigest() == digests[name]:
             write_atomic(target, found.data, durable=False)
-            return
-    raise StoreError(f"{mirror.url}/{name}/{ROOT}: missing, or changed since spk wrote it", REBUILT)
+            return True
+    target.unlink(missing_ok=True)
+    return False
 
 
 def _mirror(folder: Path) -> Mirror:

@@ -8,11 +8,14 @@ A file of such a folder is the object whose key is its path below the folder. Sh
 copy is known by what the ledger says of the shard, so that a rebuilt store never gives old ones.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
+import tempfile
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -48,11 +51,25 @@ class Mirror:
 
     def holds(self, path: Path, size: int) -> bool:
         """Whether the object of a path is there with this size, as of the last listing."""
-        sizes, key = _sizes(self), self.key(path)
-        return size in (
-            sizes.get(key),
-            sizes.get(f"{BUILDING}/{key}"),
-        )  # a commit may not have put it into place yet
+        return size in (_sizes(self).get(key) for key in self._keys(path))
+
+    def size(self, path: Path) -> int | None:
+        """Bytes of the object of a path, as of the last listing; None if it is not there."""
+        found = (_sizes(self).get(key) for key in self._keys(path))
+        return next((size for size in found if size is not None), None)
+
+    @contextlib.contextmanager
+    def fresh_copy(self, path: Path, size: int) -> Iterator[Path]:
+        """A copy of the object of a path, of this size, that was not in the cache, for the time of a `with` block."""
+        key = next((key for key in self._keys(path) if _sizes(self).get(key) == size), self.key(path))
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+            copy = Path(folder, "shard")
+            self.remote.fetch(key, copy)
+            yield copy
+
+    def _keys(self, path: Path) -> tuple[str, str]:
+        """Where the object of a path may be: a commit may not have put it into place yet."""
+        return self.key(path), f"{BUILDING}/{self.key(path)}"
 
     def open_shard(self, path: Path, receipt: Receipt, index_bytes: int) -> BinaryIO:
         """Open a local copy of the shard at a path; it is fetched if there is none.

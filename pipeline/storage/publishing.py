@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pipeline.errors import StoreError
 from pipeline.storage.lock import describe_process
 from pipeline.storage.metadata import ledger_sizes, metadata_bytes, parse_metadata
-from pipeline.storage.mirror import BUILDING, Mirror, list_again, mirror_of, writer_of
+from pipeline.storage.mirror import BUILDING, WORKING, Mirror, list_again, mirror_of, writer_of
 from pipeline.storage.remote import ConflictError
 from pipeline.storage.root import WORK, Attributes, digests_of
 
@@ -66,12 +66,14 @@ class Publisher:
 def publisher_of(store: Path) -> Publisher:
     """The publisher of a store that is built in a folder: it has work to do where the folder is a mirror."""
     mirror = mirror_of(store)
+    assert mirror is None or mirror.folder.name == WORKING
     return Publisher() if mirror is None else _RemotePublisher(mirror)
 
 
 class _RemotePublisher(Publisher):
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
+        self._root: bytes | None = None
         self._tag: str | None = None
 
     @contextlib.contextmanager
@@ -81,7 +83,8 @@ class _RemotePublisher(Publisher):
         try:
             found = mirror.remote.find(ROOT)
             local = mirror.folder / ROOT
-            if (found and found.data) != (local.read_bytes() if local.is_file() else None):
+            self._root = local.read_bytes() if local.is_file() else None
+            if (found and found.data) != self._root:
                 raise StoreError(
                     f"{mirror.url}: another process changed it just now", "run the command again"
                 )
@@ -107,10 +110,13 @@ class _RemotePublisher(Publisher):
                         f"{mirror.url}/{BUILDING}/{name}/{key}: not there as it was uploaded",
                         "run the command again: it is built again",
                     )
+        if root.encode() == self._root:
+            return  # built again as it was
         if self._tag is not None:
             mirror.remote.copy(ROOT, BEFORE)
         try:
             self._tag = mirror.remote.replace(ROOT, root.encode(), self._tag)
+            self._root = root.encode()
         except ConflictError as error:
             raise StoreError(
                 f"{mirror.url}: another process changed it just now", "run the command again"

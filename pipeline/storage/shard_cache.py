@@ -144,6 +144,7 @@ def _open_whole(path: Path, is_whole: IsWhole) -> BinaryIO | None:
         if is_whole(file):
             with contextlib.suppress(FileNotFoundError):
                 os.utime(path)
+            file.seek(0)
             stack.pop_all()
             return file
         path.unlink(missing_ok=True)
