@@ -19,7 +19,9 @@ import numpy.typing as npt
 
 from pipeline.errors import StoreError
 from pipeline.storage.metadata import REPAIR, read_metadata
+from pipeline.storage.mirror import open_shard, shard_cache
 from pipeline.storage.nodes import ATTEMPTS, Node
+from pipeline.storage.remote import UnreachableError
 from pipeline.storage.selections import Span, spans_of
 from pipeline.storage.shards import (
     CRC_BYTES,
@@ -168,7 +170,9 @@ class _MappedShard:
         self._path = path
         self._layout = layout
         try:
-            self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))
+            with open_shard(path, receipt, layout.index_bytes) as file:
+                self.file = Path(file.name)  # what is mapped: elsewhere than `path` if it is a local copy
+                self._bytes = np.asarray(np.memmap(file, np.uint8, "r"))
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: shard cannot be read: {error}", REPAIR) from error
         if len(self._bytes) != receipt.size:
@@ -250,16 +254,18 @@ def _map_shard(places: tuple[Path, ...], receipt: Receipt, layout: ArrayLayout) 
     Raises:
         StoreError: it is nowhere, or damaged; what is wrong with the one that is in place.
     """
-    problems: list[StoreError] = []
-    for place in places * ATTEMPTS:
-        try:
-            shard = _MappedShard(place / receipt.key, receipt, layout)
-        except StoreError as error:
-            problems.append(error)
-        else:
-            problems.clear()  # their tracebacks would keep this frame alive, and the readers above it
-            return shard
-    raise problems[0]
+    problems = []
+    try:
+        for place in places * ATTEMPTS:
+            try:
+                return _MappedShard(place / receipt.key, receipt, layout)
+            except UnreachableError:
+                raise
+            except StoreError as error:
+                problems.append(error)
+        raise problems[0]
+    finally:
+        problems.clear()  # they hold this frame, which holds them and, with its callers', the store's generation
 
 
 MOST_MAPS = 1 << 14
@@ -272,6 +278,7 @@ class _Maps:
     def __init__(self) -> None:
         self._shards: OrderedDict[tuple[Path, Receipt], _MappedShard] = OrderedDict()
         self._lock = threading.Lock()
+        self._fetched = 0
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         unlimited = descriptors == resource.RLIM_INFINITY
         self._limit = MOST_MAPS if unlimited else min(MOST_MAPS, max(64, descriptors // 2))
@@ -292,7 +299,15 @@ class _Maps:
             self._shards[key] = shard
             while len(self._shards) > self._limit:
                 self._shards.popitem(last=False)
+            if shard_cache().fetched != self._fetched:
+                self._forget_deleted()
         return shard
+
+    def _forget_deleted(self) -> None:
+        """Unmap copies that made room for others: the disk has their room only then."""
+        self._fetched = shard_cache().fetched
+        for key in [key for key, shard in self._shards.items() if not shard.file.exists()]:
+            del self._shards[key]
 
     def forget(self, root: Path) -> None:
         """Unmap everything below `root`, whose files are about to be, or have been, replaced."""
