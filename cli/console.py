@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.text import Text
 from pipeline.reports import Progress, Quarantined, no_progress
 
 EXIT_QUARANTINED = 3
+EXIT_CHECK_FAILED = 4
 EXIT_RESUMABLE = 75
 """EX_TEMPFAIL: training was stopped by a signal, saved its state, and can be resumed."""
 
@@ -28,6 +29,10 @@ Workers = Annotated[int, typer.Option(min=1, help="Threads to work with.")]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="An existing Dask cluster, tcp://HOST:PORT, to use instead of threads here."),
+]
+Codec = Annotated[
+    Literal["none", "lz4", "zstd"],
+    typer.Option(help="none: read straight from the map; lz4, zstd: smaller, and read more slowly."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Build anew even what is finished.")]

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cli.console import DryRun, Json, Out, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
+from cli.console import Codec, DryRun, Json, Out, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
 from cli.stages import report_stage
+from pipeline.storage.places import shown
 
 
 def ingest(
@@ -26,6 +27,7 @@ def ingest(
             "--quarantine", help="Set bad frames aside and list them (exit code 3) instead of refusing."
         ),
     ] = False,
+    codec: Codec = "none",
     workers: Workers = 2,
     scheduler: Scheduler = None,
     overwrite: Overwrite = False,
@@ -44,6 +46,7 @@ def ingest(
             raw,
             out,
             read_manifest(manifest, overrides or []),
+            codec=codec,
             workers=workers,
             quarantine=quarantine,
             overwrite=overwrite,
@@ -51,4 +54,4 @@ def ingest(
             scheduler=scheduler,
             progress=progress,
         )
-    report_stage(output, report, "recordings", f"spk voxelize {quote(str(out))}", dry_run=dry_run)
+    report_stage(output, report, "recordings", f"spk voxelize {quote(shown(out))}", dry_run=dry_run)

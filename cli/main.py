@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import align, demo, evaluate, ingest, inspect, preview, simulate, train, voxelize
+from cli import align, demo, evaluate, ingest, inspect, preview, repair, simulate, train, verify, voxelize
 from cli.console import printable, process_rank
 from pipeline.errors import SpkError
 
@@ -31,6 +31,8 @@ app = typer.Typer(
 for command in (demo.demo, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
     app.command()(command)
 for command in (train.train, evaluate.evaluate, inspect.inspect, preview.preview):
+    app.command()(command)
+for command in (verify.verify, repair.repair):
     app.command()(command)
 
 

@@ -2,22 +2,20 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from cli.console import DryRun, Json, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
+from cli.console import Codec, DryRun, Json, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
 from cli.stages import report_stage
+from pipeline.storage.places import shown
 
 
 def voxelize(
     store: Annotated[Path, typer.Argument(help="A store that `spk ingest` made.")],
     bins: Annotated[int, typer.Option(min=1, help="Time bins per exposure.")] = 32,
     name: Annotated[str | None, typer.Option(help="Name of the grids in the store; k32 for 32 bins.")] = None,
-    codec: Annotated[
-        Literal["none", "lz4", "zstd"],
-        typer.Option(help="none: read straight from the map; lz4, zstd: smaller."),
-    ] = "none",
+    codec: Codec = "none",
     workers: Workers = 2,
     scheduler: Scheduler = None,
     overwrite: Overwrite = False,
@@ -42,5 +40,5 @@ def voxelize(
             scheduler=scheduler,
             progress=progress,
         )
-    next_step = f"spk train tiny {quote(f'store={store}')}"
+    next_step = f"spk train tiny {quote(f'store={shown(store)}')}"
     report_stage(output, report, "voxel grids", next_step, dry_run=dry_run)

@@ -17,8 +17,10 @@ from pipeline.recordings import find_recordings
 from pipeline.reports import Progress, Quarantined, StageReport, no_progress
 from pipeline.sequence_jobs import SequenceJobs, sequence_jobs
 from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
+from pipeline.storage.fetching import working_folder
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.pieces import Built, build_piece
+from pipeline.storage.places import shown
 from pipeline.storage.root import (
     INGEST,
     OFFSETS,
@@ -32,6 +34,7 @@ from pipeline.storage.root import (
     require_store_or_nothing,
     sequence_keys,
 )
+from pipeline.storage.shards import Codec
 from pipeline.store import open_store
 from pipeline.tables import EXPOSURE
 from pipeline.tasks import run_all
@@ -46,6 +49,7 @@ def ingest(
     out: Path,
     manifest: Manifest,
     *,
+    codec: Codec = "none",
     workers: int = 2,
     quarantine: bool = False,
     overwrite: bool = False,
@@ -59,6 +63,7 @@ def ingest(
     manifest, is left alone; what changed is built again, and voxel grids are then to be brought up to date.
 
     Args:
+        codec: "none" for arrays that are read straight from the map; "lz4", "zstd" for small disks.
         quarantine: leave out frames without a usable exposure, and report them, instead of refusing.
         overwrite: build again even what is finished, and drop sequences that `raw` no longer has.
 
@@ -69,7 +74,7 @@ def ingest(
         StoreError: the store's root is damaged, or another process is writing to the store.
     """
     started = time.monotonic()
-    raw, out = Path(raw), Path(out)
+    place, raw, out = out, Path(raw), working_folder(out)
     require_store_or_nothing(out)
     seen = read_root(out)
     run = functools.partial(run_all, workers=workers, scheduler=scheduler, progress=progress)
@@ -79,11 +84,11 @@ def ingest(
     results = run(examine, recordings, what="recordings examined")
     problems = tuple(itertools.chain.from_iterable(found for _, found in results))
     examined = _usable([one for one, _ in results if one is not None], problems, raw, quarantine=quarantine)
-    root = _root_attributes(manifest, raw, examined)
+    root = _root_attributes(manifest, raw, examined) | {"codec": codec}
     if offsets:
         root[OFFSETS] = offsets
         log.info("%s: corrections of spk align are kept: %s", out, offsets)
-    sequences = [sequence_jobs(raw, out, one, manifest) for one in examined]
+    sequences = [sequence_jobs(raw, out, one, manifest, codec) for one in examined]
     jobs = [job for sequence in sequences for job in sequence.jobs]
     nodes = Nodes(out, digests_of(seen, outdated=True))
     todo = [job for job in jobs if overwrite or not job.is_finished(nodes)]
@@ -91,7 +96,7 @@ def ingest(
     num_shards = sum(job.num_shards for job in jobs)
     written = sum(job.num_shards for job in todo)
     report = StageReport(
-        store=out,
+        store=Path(place),
         sequences=len(examined),
         frames=sum(len(one.alignment.frames) for one in examined),
         written=written,
@@ -110,7 +115,9 @@ def ingest(
         built = _write(builder, root, seen, sequences, todo, run_pieces)
     _tell_mismatches(out, sorted({job.array.parent.relative_to(out).as_posix() for job in todo}))
     if (read_root(out) or {}).get(OUTDATED):
-        log.warning("%s: voxel grids have to be brought up to date: spk voxelize %s", out, out)
+        log.warning(
+            "%s: voxel grids have to be brought up to date: spk voxelize %s", shown(place), shown(place)
+        )
     written = sum(one.written for one in built)
     seconds = time.monotonic() - started
     return dataclasses.replace(report, written=written, skipped=num_shards - written, seconds=seconds)

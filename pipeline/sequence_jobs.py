@@ -18,7 +18,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage.building import ArrayJob
 from pipeline.storage.nodes import BUILDING, Nodes
 from pipeline.storage.pieces import BlockSource
-from pipeline.storage.shards import ArrayLayout, frames_layout, spikes_layout
+from pipeline.storage.shards import ArrayLayout, Codec, frames_layout, spikes_layout
 from pipeline.store import TABLES
 from pipeline.tables import Lit, table_jobs
 from pipeline.video import VideoFrame
@@ -98,7 +98,9 @@ class SequenceJobs:
         refuse_copied_pixels(*sums, self.examined.sharp_paths)
 
 
-def sequence_jobs(raw: Path, out: Path, one: Examined, manifest: Manifest) -> SequenceJobs:
+def sequence_jobs(
+    raw: Path, out: Path, one: Examined, manifest: Manifest, codec: Codec = "none"
+) -> SequenceJobs:
     """Plan the arrays of one recording found below `raw`, for the store `out`."""
     frames, sequence = len(one.alignment.frames), out / one.key
     height, width = one.spike_shape
@@ -106,11 +108,11 @@ def sequence_jobs(raw: Path, out: Path, one: Examined, manifest: Manifest) -> Se
     inputs = fingerprint_of([sources, to_plain(one.files.format), one.files.lengths])
     spikes = ArrayJob(
         array=sequence / "spikes",
-        layout=spikes_layout((one.files.num_frames, height, -(-width // 8))),
+        layout=spikes_layout((one.files.num_frames, height, -(-width // 8)), codec=codec),
         source=PackedSpikes(files=one.files),
         inputs=inputs,
     )
-    images = functools.partial(image_job, frames_layout((frames, 3, *one.rgb_shape), IMAGE_AXES))
+    images = functools.partial(image_job, frames_layout((frames, 3, *one.rgb_shape), IMAGE_AXES, codec=codec))
     jobs = [spikes]
     if manifest.blurry_from_spikes is not None:
         jobs.append(images(sequence / "blurry", *_grey(one, manifest.blurry_from_spikes, spikes.key)))

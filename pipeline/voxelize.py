@@ -7,30 +7,23 @@ import re
 import time
 from collections.abc import Sequence as Many
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.fingerprints import fingerprint_of
 from pipeline.reports import Progress, StageReport, no_progress
-from pipeline.stats import CountHistogram, stats_attributes
+from pipeline.stats import stats_attributes
 from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
+from pipeline.storage.fetching import working_folder
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.pieces import Built, build_piece
-from pipeline.storage.root import INGEST, OUTDATED, STATS, VOXELIZE, digests_of
-from pipeline.storage.shards import Codec, frames_layout
+from pipeline.storage.root import OUTDATED, STATS, VOXELIZE, digests_of
+from pipeline.storage.shards import Codec
 from pipeline.store import Sequence, Store, open_store
 from pipeline.tasks import run_all
-from pipeline.voxel_blocks import VoxelBlocks
-from pipeline.voxels import MAX_FRAMES_PER_BIN, frames_per_bin
+from pipeline.voxel_jobs import BIN_RULE, TRAIN, train_histogram, voxel_job
 
 log = logging.getLogger(__name__)
-
-TRAIN = "train"
-BIN_RULE = (
-    "frame j of the n frames of an exposure is counted in bin floor(j * K / n); no other frames are counted"
-)
 
 
 def voxelize(
@@ -59,14 +52,14 @@ def voxelize(
         StoreError: the store is missing, damaged, or being written.
     """
     started = time.monotonic()
-    opened = open_store(store, hold=False)
+    opened = open_store(working_folder(store), hold=False)
     name = name or f"k{num_bins}"
     if num_bins < 1:
         raise UsageError(f"--bins {num_bins}: at least 1 is needed")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UsageError(f"--name {name!r}: use letters, digits, - and _")
     sequences = [opened.sequence(split, key) for split, key in opened.sequence_keys]
-    jobs = [_job(opened, sequence, num_bins, name, codec) for sequence in sequences]
+    jobs = [voxel_job(opened, sequence, num_bins, name, codec) for sequence in sequences]
     known = Nodes(opened.path, digests_of(opened.attributes, outdated=True))
     todo = [job for job in jobs if overwrite or not job.is_finished(known)]
     _tell_empty_bins(sequences, num_bins)
@@ -133,36 +126,13 @@ def _write(
 def _write_statistics(builder: StoreBuilder, store: Store, name: str, num_bins: int) -> bool:
     """Write the statistics of the train split; without one, see that there are none."""
     group = store.path / STATS / name
-    histogram = _train_histogram(builder, store, name)
+    histogram = train_histogram(store, name, builder.attributes)
     if not histogram.num_values:
-        log.warning("%s has no train split: its voxel grids have no statistics to train with", store.path)
+        log.warning("%s has no train split: its voxel grids have no statistics to train with", store.place)
         return False
     builder.write_group(group.parent, {})
     builder.write_group(group, stats_attributes(histogram, num_bins=num_bins, split=TRAIN))
     return True
-
-
-def _job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Codec) -> ArrayJob:
-    lengths = np.unique(np.diff(sequence.exposure))
-    if -(-int(lengths.max()) // num_bins) > MAX_FRAMES_PER_BIN:
-        raise UsageError(
-            f"{sequence.path}: {num_bins} bins of an exposure of {lengths.max()} spike frames hold more than"
-            f" {MAX_FRAMES_PER_BIN} each",
-            f"use --bins {-(-int(lengths.max()) // MAX_FRAMES_PER_BIN)} or more",
-        )
-    shape = (sequence.num_frames, num_bins, *sequence.spike_shape)
-    return ArrayJob(
-        array=sequence.path / "voxels" / name,
-        layout=frames_layout(shape, ("frame", f"{name}_bin", "spike_row", "spike_column"), codec=codec),
-        source=VoxelBlocks.of(sequence, store.nodes, num_bins),
-        inputs=fingerprint_of(store.attributes["stages"][INGEST]["sequences"][sequence.key]),
-        attributes={
-            "num_bins": num_bins,
-            "rule": BIN_RULE,
-            "frames_per_bin": {str(n): frames_per_bin(int(n), num_bins).tolist() for n in lengths},
-        },
-        summarise=_sum_histograms,
-    )
 
 
 def _tell_empty_bins(sequences: Many[Sequence], num_bins: int) -> None:
@@ -175,16 +145,3 @@ def _tell_empty_bins(sequences: Many[Sequence], num_bins: int) -> None:
             affected[0].key,
             len(affected) - 1,
         )
-
-
-def _sum_histograms(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    total = np.sum([summary["histogram"] for summary in summaries], axis=0, dtype=np.int64)
-    return {"histogram": total.tolist()}
-
-
-def _train_histogram(builder: StoreBuilder, store: Store, name: str) -> CountHistogram:
-    total = CountHistogram.empty()
-    for sequence in store.sequences(TRAIN):
-        attributes = builder.attributes(sequence.path / "voxels" / name)
-        total += CountHistogram(np.array(attributes["histogram"], np.int64))
-    return total

@@ -18,10 +18,9 @@ from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.storage.metadata import REPAIR, check_sizes, metadata_bytes, parse_metadata
+from pipeline.storage.mirror import BUILDING
 from pipeline.storage.root import WORK
 
-BUILDING = f"{WORK}/building"
-"""Tree of what is being built, by the same paths as in place."""
 ASIDE = f"{WORK}/nodes"
 """What later generations replaced, by digest."""
 
