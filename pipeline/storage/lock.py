@@ -56,7 +56,7 @@ def _lock(path: Path, store: Path) -> int:
         raise StoreError(f"{path}: cannot be made, or comes and goes", "look what is at that path")
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:2000]
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command}".encode(), 0)
+    os.pwrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}"), 0)
     return descriptor
 
 
