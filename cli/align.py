@@ -8,6 +8,7 @@ import typer
 
 from cli.console import EXIT_CHECK_FAILED, Json, Output, Quiet, Verbose, Workers, counted
 from pipeline.errors import UsageError
+from pipeline.storage.places import shown
 
 SHOWN = 40
 
@@ -38,12 +39,13 @@ def align(
     from pipeline.alignment.check import check_alignment
     from pipeline.alignment.correct import correct_alignment
     from pipeline.alignment.plot import draw_alignment
+    from pipeline.storage.fetching import working_folder
     from pipeline.store import open_store
 
     if not (check or apply):
-        raise UsageError("spk align: say what to do", f"spk align {quote(str(store))} --check")
+        raise UsageError("spk align: say what to do", f"spk align {quote(shown(store))} --check")
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
-    opened = open_store(store, hold=not apply)
+    opened = open_store(working_folder(store) if apply else store, hold=not apply)
     with output.progress() as progress:
         found = check_alignment(opened, sweep=sweep, only=sequence, workers=workers, progress=progress)
         picture = out or Path(f"{store.resolve().name}-alignment.png")
@@ -53,19 +55,19 @@ def align(
             correct_alignment(opened, corrections, workers=workers, progress=progress)
     columns = ("sequence", "verdict", "offset", "best", "99 % interval", "R²", "hint")
     rows = [_row(one.to_json()) for one in found]
-    output.table(f"{store}: spike frames to add to the exposures", columns, rows[:SHOWN])
+    output.table(f"{shown(store)}: spike frames to add to the exposures", columns, rows[:SHOWN])
     if len(rows) > SHOWN:
         output.say(f"and {counted(len(rows) - SHOWN, 'more sequence')}, all of which --json lists")
     applied = corrections if apply else {}
     off = [one.key for one in found if one.is_off and one.key not in applied]
     output.say(f"picture: {picture}")
     if applied:
-        output.say(f"corrected {counted(len(applied), 'sequence')}; next: spk voxelize {quote(str(store))}")
+        output.say(f"corrected {counted(len(applied), 'sequence')}; next: spk voxelize {quote(shown(store))}")
     elif corrections:
         output.say(
-            f"to correct {counted(len(corrections), 'sequence')}: spk align {quote(str(store))} --apply"
+            f"to correct {counted(len(corrections), 'sequence')}: spk align {quote(shown(store))} --apply"
         )
-    result = {"store": str(store), "sweep": sweep, "picture": str(picture), "applied": applied}
+    result = {"store": shown(store), "sweep": sweep, "picture": str(picture), "applied": applied}
     output.result(result | {"ok": not off, "sequences": [one.to_json() for one in found]})
     if off:
         raise typer.Exit(EXIT_CHECK_FAILED)

@@ -8,6 +8,7 @@ import typer
 
 from cli.console import DryRun, Json, Output, Quiet, Verbose, counted
 from pipeline.errors import UsageError
+from pipeline.storage.places import is_remote
 
 if TYPE_CHECKING:
     from model.evaluate import EvaluateConfig
@@ -77,7 +78,7 @@ def _store_of(checkpoint: Path) -> Path:
 
     info = read_info(find_checkpoint(checkpoint))
     store = info.store.get("path")
-    if store is None or not Path(store).exists():
+    if store is None or not (is_remote(store) or Path(store).exists()):
         where = f"the store it was trained on, {store}, is not there" if store else "it names no store"
         raise UsageError(f"{info.path}: {where}", f"name one: spk evaluate {checkpoint} STORE")
     return Path(store)

@@ -8,6 +8,7 @@ import typer
 
 from cli.console import Codec, DryRun, Json, Out, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
 from cli.stages import report_stage
+from pipeline.storage.places import shown
 
 
 def ingest(
@@ -53,4 +54,4 @@ def ingest(
             scheduler=scheduler,
             progress=progress,
         )
-    report_stage(output, report, "recordings", f"spk voxelize {quote(str(out))}", dry_run=dry_run)
+    report_stage(output, report, "recordings", f"spk voxelize {quote(shown(out))}", dry_run=dry_run)

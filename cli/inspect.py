@@ -7,6 +7,7 @@ import typer
 
 from cli.console import Json, Output, Quiet, Verbose, counted, human_bytes
 from pipeline.errors import FormatError, UsageError
+from pipeline.storage.places import is_remote, shown
 
 SHOWN_SEQUENCES = 20
 LOG_SUFFIXES = (".csv", ".txt", ".log", ".tsv")
@@ -71,6 +72,8 @@ def _kind_of(path: Path) -> str:
     from pipeline.logs.timing_overview import is_log
 
     suffix = path.suffix.lower()
+    if is_remote(path):
+        return "store"
     if path.is_dir():
         for name, kind in (("run.json", "run"), ("zarr.json", "store")):
             if (path / name).is_file():
@@ -165,7 +168,7 @@ def _inspect_store(path: Path, output: Output, picture: Path | None) -> dict[str
     sequences = facts.pop("sequences_list")
     amount = f"{counted(facts['sequences'], 'sequence')}, {counted(facts['frames'], 'frame')}"
     output.table(
-        f"{path}: {store.name}, {amount}, stages {', '.join(store.stages)}",
+        f"{shown(path)}: {store.name}, {amount}, stages {', '.join(store.stages)}",
         (
             *("sequence", "frames", "runs", "sharp", "RGB", "spikes", "exposure"),
             *("threshold", "R² median, worst"),

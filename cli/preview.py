@@ -8,6 +8,7 @@ import typer
 
 from cli.console import Json, Out, Output, Quiet, Verbose, counted
 from pipeline.errors import UsageError
+from pipeline.storage.places import is_remote
 
 
 def preview(
@@ -64,7 +65,7 @@ def preview(
     _refuse_contradictions(path, settings, format_file, sequence)
     if at and (method == "mean" or start or stop or every):
         raise UsageError("--at goes with tfp and tfi, and without --start, --stop and --every")
-    is_store = path.is_dir()
+    is_store = _is_store(path)
     source = open_sequence(path, sequence) if is_store else open_file(path, settings or [], format_file)
     light, origin = _threshold(threshold, source.camera)
     playback = Playback(source=source, method=method, threshold=light, half_window=half_window, window=window)
@@ -103,6 +104,10 @@ def preview(
     )
 
 
+def _is_store(path: Path) -> bool:
+    return is_remote(path) or path.is_dir()
+
+
 def _is_still(out: Path) -> bool:
     """Whether to write a PNG, not a GIF."""
     suffix = out.suffix.lower()
@@ -117,13 +122,13 @@ def _is_still(out: Path) -> bool:
 def _refuse_contradictions(
     path: Path, settings: list[str] | None, format_file: Path | None, sequence: str | None
 ) -> None:
-    if not path.exists():
+    if not (path.exists() or is_remote(path)):
         raise UsageError(f"{path}: no such file or directory")
-    if path.is_dir() and (settings or format_file):
+    if _is_store(path) and (settings or format_file):
         raise UsageError(
             f"{path}: a store knows how its spikes are read", "leave out the format, or name a file"
         )
-    if not path.is_dir() and sequence:
+    if not _is_store(path) and sequence:
         raise UsageError(f"{path}: --sequence goes with a store, this is a file")
 
 

@@ -2,6 +2,7 @@
 
 from cli.console import Output, counted, human_bytes
 from pipeline.reports import StageReport
+from pipeline.storage.places import shown
 
 
 def report_stage(output: Output, report: StageReport, what: str, next_step: str, *, dry_run: bool) -> None:
@@ -12,9 +13,11 @@ def report_stage(output: Output, report: StageReport, what: str, next_step: str,
     if dry_run:
         output.say(f"would write {what} of {amount}: {shards}, {size}; {report.skipped} are there already")
     elif report.written == 0:
-        output.say(f"{report.store}: {what} of {amount} are up to date")
+        output.say(f"{shown(report.store)}: {what} of {amount} are up to date")
     else:
-        output.say(f"{report.store}: {what} of {amount}, {shards} written ({size}), {report.skipped} kept")
+        output.say(
+            f"{shown(report.store)}: {what} of {amount}, {shards} written ({size}), {report.skipped} kept"
+        )
         output.say(f"took {report.seconds:.1f} s; next: {next_step}")
     output.result(report.to_json() | {"dry_run": dry_run})
     output.quarantined(report.quarantined)

@@ -17,6 +17,7 @@ from cli.console import (
     Workers,
     counted,
 )
+from pipeline.storage.places import shown
 
 
 def verify(
@@ -38,15 +39,17 @@ def verify(
         found = verify_store(store, deep=deep, workers=workers, scheduler=scheduler, progress=progress)
     if found.ok:
         how = "every byte of" if deep else "the sizes of"
-        output.say(f"{store}: {how} {counted(found.checked, 'file')} as written")
+        output.say(f"{shown(store)}: {how} {counted(found.checked, 'file')} as written")
         if not deep:
-            output.say(f"every byte: spk verify {quote(str(store))} --deep")
+            output.say(f"every byte: spk verify {quote(shown(store))} --deep")
     else:
         rows = [(one.path, one.problem) for one in found.damaged]
-        output.table(f"{store}: {counted(len(rows), 'damaged file')}", ("file", "problem"), rows[:MAX_LISTED])
+        output.table(
+            f"{shown(store)}: {counted(len(rows), 'damaged file')}", ("file", "problem"), rows[:MAX_LISTED]
+        )
         if len(rows) > MAX_LISTED:
             output.say(f"and {len(rows) - MAX_LISTED} more, all of which --json lists")
-        output.say(f"next: spk repair {quote(str(store))}")
+        output.say(f"next: spk repair {quote(shown(store))}")
     output.result(found.to_json())
     if not found.ok:
         raise typer.Exit(EXIT_CHECK_FAILED)

@@ -8,6 +8,7 @@ import typer
 
 from cli.console import Codec, DryRun, Json, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
 from cli.stages import report_stage
+from pipeline.storage.places import shown
 
 
 def voxelize(
@@ -39,5 +40,5 @@ def voxelize(
             scheduler=scheduler,
             progress=progress,
         )
-    next_step = f"spk train tiny {quote(f'store={store}')}"
+    next_step = f"spk train tiny {quote(f'store={shown(store)}')}"
     report_stage(output, report, "voxel grids", next_step, dry_run=dry_run)

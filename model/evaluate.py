@@ -161,13 +161,13 @@ def _sequences(store: Store, split: str) -> list[Sequence]:
     if not sequences:
         listed = ", ".join(f"{name} ({n} sequence{'' if n == 1 else 's'})" for name, n in there.items())
         raise UsageError(
-            f"{store.path}: split {split!r} has no sequences; there are: {listed or 'none at all'}",
+            f"{store.place}: split {split!r} has no sequences; there are: {listed or 'none at all'}",
             f"--split {next(iter(there))}" if there else "ingest some recordings first",
         )
     without = [sequence.name for sequence in sequences if sequence.blurry is None]
     if without:
         raise UsageError(
-            f"{store.path}: {split}/{without[0]} has no blurry frames, so there is nothing to restore",
+            f"{store.place}: {split}/{without[0]} has no blurry frames, so there is nothing to restore",
             "ingest a data set with RGB frames, or set blurry_from_spikes in its manifest",
         )
     return sequences
@@ -186,7 +186,7 @@ def _entrant(restorer: Restorer, store: Store, sequence: Sequence, config: Evalu
     tiling = config.tiling(restorer.num_frames)
     if tiling.tile is not None and tiling.tile % scale:
         fix = f"tile={tiling.tile // (8 * scale) * 8 * scale or 8 * scale}"
-        raise UsageError(f"tile {tiling.tile} is not a multiple of {store.path}'s scale {scale}", fix)
+        raise UsageError(f"tile {tiling.tile} is not a multiple of {store.place}'s scale {scale}", fix)
     if not restorer.takes_spikes:
         return Entrant(restorer=restorer, voxels=None, tiling=tiling)
     voxels = store.voxel_name(config.voxels or restorer.info.voxels)
@@ -194,8 +194,8 @@ def _entrant(restorer: Restorer, store: Store, sequence: Sequence, config: Evalu
     if bins != restorer.info.num_bins:
         wanted = restorer.info.num_bins
         raise UsageError(
-            f"{path}: takes voxel grids of {wanted} bins; {voxels} of {store.path} has {bins}",
-            f"spk voxelize {store.path} --bins {wanted} --name k{wanted}, then voxels=k{wanted}",
+            f"{path}: takes voxel grids of {wanted} bins; {voxels} of {store.place} has {bins}",
+            f"spk voxelize {store.place} --bins {wanted} --name k{wanted}, then voxels=k{wanted}",
         )
     if restorer.info.scale != scale:
         logger.warning(
@@ -252,7 +252,7 @@ def _provenance(
             "config": to_plain(info.config),
         }
     return {
-        "store": {"path": str(store.path), "name": store.name, "fingerprint": store.fingerprint},
+        "store": {"path": store.place, "name": store.name, "fingerprint": store.fingerprint},
         "networks": networks,
         "settings": to_plain(config),
         "versions": versions() | {"device": _device_name(place.device)},

@@ -44,7 +44,7 @@ def checkpoint_header(
         "scale": source.scale,
         "voxels": config.voxels,
         "normalization": to_plain(normalization),
-        "store": {"path": str(store.path), "fingerprint": store.fingerprint},
+        "store": {"path": store.place, "fingerprint": store.fingerprint},
         "rng": {"seed": config.seed, "scheme": "seeded anew for each (seed, step, process)"},
         "versions": versions(),
     }
@@ -54,7 +54,7 @@ def run_facts(config: TrainConfig, store: Store, network: nn.Module) -> dict[str
     """What is true of a run from its first session to its last."""
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "store": {"path": str(store.path), "name": store.name, "fingerprint": store.fingerprint},
+        "store": {"path": store.place, "name": store.name, "fingerprint": store.fingerprint},
         "parent": str(config.init) if config.init else None,
     }
 

@@ -207,7 +207,7 @@ def _validator(config: TrainConfig, store: Store, source: ClipSource, learner: L
     )
     if not validator.windows:
         logger.warning(
-            "%s has no split 'val' with sharp frames: no validation, and no best checkpoint", store.path
+            "%s has no split 'val' with sharp frames: no validation, and no best checkpoint", store.place
         )
         return None
     return validator

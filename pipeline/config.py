@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from pipeline.errors import ConfigError, SpkError
 from pipeline.files import can_be_path
+from pipeline.storage.places import shown
 from pipeline.yaml_files import parse_yaml, read_yaml
 
 T = TypeVar("T")
@@ -89,7 +90,9 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
-    if isinstance(value, Path | Fraction):
+    if isinstance(value, Path):
+        return shown(value)
+    if isinstance(value, Fraction):
         return str(value)
     return value
 

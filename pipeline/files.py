@@ -15,31 +15,39 @@ PARTIAL = ".partial"
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a new file that appears at `path`, complete and on disk, when the block ends without an error.
 
     The bytes go to a temporary name in the same directory, are fsynced, renamed over `path`, and the directory is
     fsynced: after a crash at any instant `path` holds the old bytes or the new ones.
+
+    Args:
+        durable: False for a copy of what is kept elsewhere: after a power cut it may hold anything.
     """
-    make_durable(path.parent)
+    if durable:
+        make_durable(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     """Make `path` hold `data` (text as UTF-8), whole and durable, or leave it as it was."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=durable) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 

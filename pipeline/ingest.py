@@ -17,8 +17,10 @@ from pipeline.recordings import find_recordings
 from pipeline.reports import Progress, Quarantined, StageReport, no_progress
 from pipeline.sequence_jobs import SequenceJobs, sequence_jobs
 from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
+from pipeline.storage.fetching import working_folder
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.pieces import Built, build_piece
+from pipeline.storage.places import shown
 from pipeline.storage.root import (
     INGEST,
     OFFSETS,
@@ -72,7 +74,7 @@ def ingest(
         StoreError: the store's root is damaged, or another process is writing to the store.
     """
     started = time.monotonic()
-    raw, out = Path(raw), Path(out)
+    place, raw, out = out, Path(raw), working_folder(out)
     require_store_or_nothing(out)
     seen = read_root(out)
     run = functools.partial(run_all, workers=workers, scheduler=scheduler, progress=progress)
@@ -94,7 +96,7 @@ def ingest(
     num_shards = sum(job.num_shards for job in jobs)
     written = sum(job.num_shards for job in todo)
     report = StageReport(
-        store=out,
+        store=Path(place),
         sequences=len(examined),
         frames=sum(len(one.alignment.frames) for one in examined),
         written=written,
@@ -113,7 +115,9 @@ def ingest(
         built = _write(builder, root, seen, sequences, todo, run_pieces)
     _tell_mismatches(out, sorted({job.array.parent.relative_to(out).as_posix() for job in todo}))
     if (read_root(out) or {}).get(OUTDATED):
-        log.warning("%s: voxel grids have to be brought up to date: spk voxelize %s", out, out)
+        log.warning(
+            "%s: voxel grids have to be brought up to date: spk voxelize %s", shown(place), shown(place)
+        )
     written = sum(one.written for one in built)
     seconds = time.monotonic() - started
     return dataclasses.replace(report, written=written, skipped=num_shards - written, seconds=seconds)

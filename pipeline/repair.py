@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import build
-from pipeline.errors import SpkError, StoreError
+from pipeline.errors import SpkError, StoreError, UsageError
 from pipeline.examine import examine_recording
 from pipeline.files import make_durable, sync_directory, write_atomic
 from pipeline.manifest import Manifest
@@ -31,6 +31,7 @@ from pipeline.storage.mapped import MappedArray, forget_maps
 from pipeline.storage.metadata import metadata_bytes
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.pieces import Built, Piece, build_piece
+from pipeline.storage.places import is_remote, shown
 from pipeline.storage.root import (
     INGEST,
     OFFSETS,
@@ -86,6 +87,11 @@ def repair(
             another process is writing.
     """
     store = Path(store)
+    if is_remote(store):
+        raise UsageError(
+            f"{shown(store)}: only stores on a local disk are repaired in place",
+            "run the same spk ingest and spk voxelize again: they rebuild what is missing; all of it with --overwrite",
+        )
     with lock_store(store):
         before = verify(store, deep=True, workers=workers, progress=progress)
         if before.ok:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.storage.places import shown
+
 Progress = Callable[[int, int, str], None]
 """Called with (pieces done, pieces in all, what is being done) whenever a piece is finished."""
 
@@ -42,7 +44,7 @@ class StageReport:
     def to_json(self) -> dict[str, Any]:
         """The stable `--json` object of the two stages."""
         values = asdict(self) | {
-            "store": str(self.store),
+            "store": shown(self.store),
             "quarantined": [asdict(q) for q in self.quarantined],
         }
         values["bytes"] = values.pop("num_bytes")

@@ -29,8 +29,10 @@ import numpy.typing as npt
 from pipeline.errors import StoreError, UsageError
 from pipeline.physics import LightFit
 from pipeline.stats import Normalization, Transform, normalization_from
+from pipeline.storage.fetching import local_folder
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.metadata import REPAIR
+from pipeline.storage.mirror import place_of
 from pipeline.storage.nodes import Hold, Nodes
 from pipeline.storage.root import INGEST, STATS, VOXELIZE, WORK, digests_of, read_root
 
@@ -190,6 +192,11 @@ class Store:
         self.fingerprint: str = attributes["fingerprint"]
 
     @property
+    def place(self) -> str:
+        """Where it is, as a user names it: a folder, or `s3://…`, of which `path` is a mirror then."""
+        return place_of(self.path)
+
+    @property
     def scale(self) -> int:
         """RGB pixels per spike pixel, along a side."""
         return int(self.attributes["scale"])
@@ -212,7 +219,7 @@ class Store:
         """
         if name not in self.splits.get(split, ()):
             known = {split: len(names) for split, names in self.splits.items()}
-            raise UsageError(f"{self.path}: no sequence {split}/{name}; sequences per split: {known}")
+            raise UsageError(f"{self.place}: no sequence {split}/{name}; sequences per split: {known}")
         return Sequence(self.nodes, f"{split}/{name}", self.voxel_names)
 
     def sequences(self, split: str) -> list[Sequence]:
@@ -229,9 +236,9 @@ class Store:
         if wanted in names or (wanted is None and len(names) == 1):
             return wanted or names[0]
         if not names:
-            raise StoreError(f"{self.path}: has no voxel grids yet", f"spk voxelize {self.path}")
+            raise StoreError(f"{self.place}: has no voxel grids yet", f"spk voxelize {self.place}")
         problem = f"no voxel grids {wanted!r}" if wanted else "several voxel grids to choose from"
-        raise StoreError(f"{self.path}: {problem}; there are: {', '.join(names)}", f"set voxels={names[0]}")
+        raise StoreError(f"{self.place}: {problem}; there are: {', '.join(names)}", f"set voxels={names[0]}")
 
     def normalization(self, voxels: str, transform: Transform | None = None) -> Normalization:
         """Statistics of the train split's counts as the normalization to apply when they are read.
@@ -243,13 +250,13 @@ class Store:
         voxels = self.voxel_name(voxels)
         if STATS not in self.attributes["stages"][VOXELIZE + voxels]:
             raise StoreError(
-                f"{self.path}: no statistics of {voxels!r}: it has no train split to take them from"
+                f"{self.place}: no statistics of {voxels!r}: it has no train split to take them from"
             )
         try:
             return normalization_from(self.nodes.find(f"{STATS}/{voxels}").attributes, transform)
         except ValueError as error:
             raise StoreError(
-                f"{self.path}: all counts of {voxels!r} in the train split are equal: {error}"
+                f"{self.place}: all counts of {voxels!r} in the train split are equal: {error}"
             ) from error
 
 
@@ -270,7 +277,7 @@ def open_store(path: Path, *, check: bool = True, hold: bool = True) -> Store:
     Raises:
         StoreError: no store there, unfinished, of another format version, or with files missing or changed.
     """
-    path = Path(path)
+    path = local_folder(path)
     attributes, held = _read_and_hold(path) if hold else (read_root(path), None)
     if attributes is None:
         if (path / WORK).is_dir():
@@ -285,7 +292,8 @@ def open_store(path: Path, *, check: bool = True, hold: bool = True) -> Store:
     store = Store(path, attributes, held)
     if check:
         for name in store.nodes.digests:
-            store.nodes.find_whole(name)
+            if not store.nodes.is_whole_in_place(name):
+                store.nodes.find_whole(name)
     return store
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from pipeline.errors import StoreError
 from pipeline.reports import Progress, no_progress
 from pipeline.storage.checking import shard_problem
+from pipeline.storage.fetching import local_folder
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.metadata import metadata_bytes
 from pipeline.storage.nodes import Nodes
+from pipeline.storage.places import shown
 from pipeline.storage.root import (
     WORK,
     digests_of,
@@ -61,7 +63,7 @@ class Verified:
         """The object that `--json` prints."""
         damaged = [{"path": one.path, "problem": one.problem} for one in self.damaged]
         return {
-            "store": str(self.store),
+            "store": shown(self.store),
             "ok": self.ok,
             "deep": self.deep,
             "checked": self.checked,
@@ -82,7 +84,7 @@ def verify(
     Raises:
         StoreError: there is no store, or neither its root nor the copy of that can be read.
     """
-    store = Path(store)
+    place, store = store, local_folder(store, whole=False)
     root, damaged = _root(store)
     nodes = Nodes(store, digests_of(root, outdated=True))
     check = functools.partial(_check_node, nodes, deep=deep)
@@ -93,7 +95,7 @@ def verify(
     for _, damage in found:
         damaged += damage
     total = 2 + sum(checked for checked, _ in found)
-    return Verified(store=store, deep=deep, checked=total, damaged=tuple(damaged))
+    return Verified(store=Path(place), deep=deep, checked=total, damaged=tuple(damaged))
 
 
 def _root(store: Path) -> tuple[dict[str, Any], list[Damage]]:

@@ -36,7 +36,9 @@ def voxel_job(store: Store, sequence: Sequence, num_bins: int, name: str, codec:
     shape = (sequence.num_frames, num_bins, *sequence.spike_shape)
     return ArrayJob(
         array=sequence.path / "voxels" / name,
-        layout=frames_layout(shape, ("frame", "bin", "row", "column"), codec=codec, dtype=dtype),
+        layout=frames_layout(
+            shape, ("frame", f"{name}_bin", "spike_row", "spike_column"), codec=codec, dtype=dtype
+        ),
         source=VoxelBlocks.of(sequence, store.nodes, num_bins),
         inputs=fingerprint_of(store.attributes["stages"][INGEST]["sequences"][sequence.key]),
         attributes={

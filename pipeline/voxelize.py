@@ -14,6 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.reports import Progress, StageReport, no_progress
 from pipeline.stats import stats_attributes
 from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
+from pipeline.storage.fetching import working_folder
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.pieces import Built, build_piece
 from pipeline.storage.root import OUTDATED, STATS, VOXELIZE, digests_of
@@ -51,7 +52,7 @@ def voxelize(
         StoreError: the store is missing, damaged, or being written.
     """
     started = time.monotonic()
-    opened = open_store(store, hold=False)
+    opened = open_store(working_folder(store), hold=False)
     name = name or f"k{num_bins}"
     if num_bins < 1:
         raise UsageError(f"--bins {num_bins}: at least 1 is needed")
@@ -127,7 +128,7 @@ def _write_statistics(builder: StoreBuilder, store: Store, name: str, num_bins: 
     group = store.path / STATS / name
     histogram = train_histogram(store, name, builder.attributes)
     if not histogram.num_values:
-        log.warning("%s has no train split: its voxel grids have no statistics to train with", store.path)
+        log.warning("%s has no train split: its voxel grids have no statistics to train with", store.place)
         return False
     builder.write_group(group.parent, {})
     builder.write_group(group, stats_attributes(histogram, num_bins=num_bins, split=TRAIN))

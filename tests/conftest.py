@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,3 +178,26 @@ def write_video() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """A local S3 server, in a process of its own."""
+    for package in ("obstore", "moto", "flask_cors"):
+        pytest.importorskip(package, reason=f"{package} (the test extra) is not installed")
+    from tests.s3_server import S3Server
+
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A new bucket, `s3://…`, on the local server, which the environment names; with a cache of its own."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SPK_CACHE", str(tmp_path / "spk-cache"))
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    s3_server.make_bucket(bucket)
+    return f"s3://{bucket}"

@@ -27,6 +27,7 @@ from pipeline.storage.mapped import forget_maps
 from pipeline.storage.metadata import read_metadata
 from pipeline.storage.nodes import BUILDING, Nodes
 from pipeline.storage.pieces import BlockSource, Built, Piece
+from pipeline.storage.publishing import publisher_of
 from pipeline.storage.root import (
     GENERATION,
     WORK,
@@ -111,26 +112,25 @@ class StoreBuilder:
         self._seen = seen
         self._digests = digests_of(seen, outdated=True)
         self._receipts = _receipts(store, stage)
-        self._lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        self._publisher = publisher_of(store)
+        self._locks = contextlib.ExitStack()
 
     def __enter__(self) -> "StoreBuilder":
-        self._lock = lock_store(self.store)
-        self._lock.__enter__()
-        try:
+        with contextlib.ExitStack() as locks:
+            locks.enter_context(lock_store(self.store))
+            locks.enter_context(self._publisher.locked())
             if read_root(self.store) != self._seen:
                 raise StoreError(
                     f"{self.store}: another process changed it just now", "run the command again"
                 )
             if self._seen is not None:
-                settle(self.store, self._seen)
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
+                self._settle(self._seen)
+            self._locks = locks.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         forget_maps(self.store)
-        self._lock.__exit__(None, None, None)
+        self._locks.close()
 
     def begin(self, jobs: Iterable[ArrayJob]) -> None:
         """Make room for building `jobs`, and drop what an interrupted run of the stage built of other arrays."""
@@ -202,9 +202,12 @@ class StoreBuilder:
                 - digests_of(metadata["attributes"], outdated=True).items()
             ):
                 hold_root(self.store, self._seen or {})
-            write_atomic(self.store / "zarr.json", encoded(metadata))
+        text = encoded(metadata)
+        self._publisher.commit(text)
+        if metadata["attributes"] != self._seen:
+            write_atomic(self.store / "zarr.json", text)
         self._seen = metadata["attributes"]
-        settle(self.store, self._seen)
+        self._settle(self._seen)
         self.forget_receipts()
 
     def forget_receipts(self) -> None:
@@ -215,6 +218,11 @@ class StoreBuilder:
                 (group / "zarr.json").unlink()
         shutil.rmtree(self._receipts, ignore_errors=True)
         remove_empty(self.store / WORK)
+
+    def _settle(self, root: Attributes) -> None:
+        settle(self.store, root)
+        stages = (self.store / RECEIPTS).glob("*")
+        self._publisher.settle(root, {name for stage in stages for name, _ in folders_with(".json", stage)})
 
     def _drop_built(self, except_of: Collection[str] = ()) -> None:
         for name, receipts in list(folders_with(".json", self._receipts)):

@@ -6,6 +6,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from pipeline.storage.mirror import Mirror, mirror_of
 from pipeline.storage.shards import CRC_BYTES, MISSING, SEAL_BYTES, ArrayLayout, Receipt, crc32c_bytes
 
 
@@ -24,9 +25,25 @@ def shard_problem(path: Path, layout: ArrayLayout, receipt: Receipt, *, deep: bo
             return f"{status.st_size} bytes, but {receipt.size} were written"
         return _byte_problem(np.memmap(path, np.uint8, "r"), layout, receipt) if deep else None
     except FileNotFoundError:
-        return "missing"
+        mirror = mirror_of(path)
+        return "missing" if mirror is None else _object_problem(mirror, path, layout, receipt, deep=deep)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+
+
+def _object_problem(
+    mirror: Mirror, path: Path, layout: ArrayLayout, receipt: Receipt, *, deep: bool
+) -> str | None:
+    """The same of a shard in an object store, whatever copies of it there are here."""
+    size = receipt.size if mirror.holds(path, receipt.size) else mirror.size(path)
+    if size is None:
+        return "missing"
+    if size != receipt.size:
+        return f"{size} bytes, but {receipt.size} were written"
+    if not deep:
+        return None
+    with mirror.fresh_copy(path, size) as copy:
+        return _byte_problem(np.memmap(copy, np.uint8, "r"), layout, receipt)
 
 
 def _byte_problem(data: np.memmap, layout: ArrayLayout, receipt: Receipt) -> str | None:

@@ -54,10 +54,15 @@ def _lock(path: Path, store: Path) -> int:
     descriptor = next((taken for taken in attempts if taken is not None), None)
     if descriptor is None:
         raise StoreError(f"{path}: cannot be made, or comes and goes", "look what is at that path")
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:2000]
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, os.fsencode(f"process {os.getpid()} on {socket.gethostname()}: {command}"), 0)
+    os.pwrite(descriptor, os.fsencode(describe_process()), 0)
     return descriptor
+
+
+def describe_process() -> str:
+    """Which process this is, for others that have to wait for it."""
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:2000]
+    return f"process {os.getpid()} on {socket.gethostname()}: {command}"
 
 
 def _try_lock(path: Path, store: Path) -> int | None:

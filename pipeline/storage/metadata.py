@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.storage.mirror import is_there
 
 REPAIR = "spk repair STORE rebuilds what is damaged, from the recordings"
 MAX_METADATA_BYTES = 1 << 26
@@ -67,11 +68,13 @@ def check_sizes(node: Path, metadata: Mapping[str, Any]) -> None:
     Raises:
         StoreError: a shard is missing or has another size.
     """
-    for key, size in _ledger_sizes(node, metadata["attributes"].get("ledger", {})):
+    for key, size in ledger_sizes(node, metadata["attributes"].get("ledger", {})):
         shard = node / key
         try:
             status = shard.lstat()
         except OSError:
+            if is_there(shard, size):
+                continue  # in an object store
             raise StoreError(f"{shard}: shard is missing", REPAIR) from None
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{shard}: not an ordinary file", REPAIR)
@@ -79,7 +82,12 @@ def check_sizes(node: Path, metadata: Mapping[str, Any]) -> None:
             raise StoreError(f"{shard}: {status.st_size} bytes, but {size} were written", REPAIR)
 
 
-def _ledger_sizes(node: Path, ledger: Any) -> Iterator[tuple[str, int]]:
+def ledger_sizes(node: Path, ledger: Any) -> Iterator[tuple[str, int]]:
+    """Keys and sizes in bytes of the shards that the ledger of an array lists.
+
+    Raises:
+        StoreError: it is not a ledger.
+    """
     try:
         for key, (size, _) in ledger.items():
             if not _SHARD_KEY.fullmatch(key):

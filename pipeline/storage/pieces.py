@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from pipeline.files import write_atomic
+from pipeline.storage.mirror import is_there, ship
 from pipeline.storage.shards import ArrayLayout, Index, Receipt, Region, inside, shard_key, write_chunks
 
 
@@ -92,6 +93,7 @@ def build_piece(piece: Piece) -> Built:
     block = piece.source.open(piece.layout.region(piece.shard))
     piece.receipt_path.unlink(missing_ok=True)  # it is not of the bytes that follow
     receipt = write_chunks(piece.array, piece.layout, piece.shard, block.chunk)
+    ship(piece.array / receipt.key)
     summary = block.summary()
     note = {"inputs": piece.inputs, "size": receipt.size, "seal": receipt.seal, "summary": summary}
     write_atomic(piece.receipt_path, json.dumps(note))
@@ -102,7 +104,7 @@ def _earlier(piece: Piece) -> Built | None:
     key = shard_key(piece.shard)
     try:
         note = json.loads(piece.receipt_path.read_bytes())
-        if note["inputs"] != piece.inputs or (piece.array / key).stat().st_size != note["size"]:
+        if note["inputs"] != piece.inputs or not is_there(piece.array / key, note["size"]):
             return None
         receipt = Receipt(key, note["size"], note["seal"])
         return Built(piece=piece, receipt=receipt, summary=note["summary"], written=False)

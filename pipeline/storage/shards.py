@@ -168,7 +168,7 @@ def spikes_layout(shape: tuple[int, int, int], *, codec: Codec = "none") -> Arra
     target = 1 << 20 if codec == "none" else 256 << 10
     per_chunk = max(1, min(num_frames, target // frame_bytes))
     chunks = max(1, min(-(-num_frames // per_chunk), TARGET_SHARD_BYTES // (per_chunk * frame_bytes)))
-    names = ("spike_frame", "row", "byte")
+    names = ("spike_frame", "spike_row", "spike_byte")
     chunk = (per_chunk, height, row_bytes)
     shard = (chunks * per_chunk, height, row_bytes)
     return ArrayLayout(shape=shape, shard=shard, chunk=chunk, names=names, codec=codec)
