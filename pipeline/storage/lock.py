@@ -55,7 +55,7 @@ def _lock(path: Path, store: Path) -> int:
     if descriptor is None:
         raise StoreError(f"{path}: cannot be made, or comes and goes", "look what is at that path")
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, describe_process().encode(), 0)
+    os.pwrite(descriptor, os.fsencode(describe_process()), 0)
     return descriptor
 
 
