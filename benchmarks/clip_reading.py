@@ -1,11 +1,19 @@
-"""Reading one training sample (5 frames, 32 bins, RGB crop 256, spike crop 128): our maps against what else there is.
+"""Reading one training sample (5 frames, 32 bins): our maps against what else there is. Everything is in memory.
 
-python benchmarks/clip_reading.py
+python benchmarks/clip_reading.py [FOLDER]
+
+Spikes alone: the crop out of voxel grids, against a `.npy` of the same uint8 counts that is kept open as a memory map.
+Whole sample: that, and crops of twice the side out of five blurry and five sharp frames; the baseline is one PNG per
+frame and one float32 `.npy` per voxel grid. Checksums are verified when a chunk is first touched: what that costs is
+told apart, as the first epoch after opening a store, and as ten epochs with the first.
 """
 
 import itertools
+import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,117 +21,206 @@ import zarr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.rounds import medians, table
-from pipeline.images import read_rgb, write_png
-from pipeline.storage.building import ArrayJob, StoreBuilder
-from pipeline.storage.mapped import MappedArray
-from pipeline.storage.pieces import build_piece
-from pipeline.storage.shards import frames_layout
+from benchmarks.recording import COMPRESSED_GRIDS, RAW_GRIDS, RGB, SPIKES, build_store
+from benchmarks.rounds import medians
+from pipeline.clips import ClipConfig, ClipSource
+from pipeline.images import read_rgb
+from pipeline.storage.mapped import forget_maps
+from pipeline.store import Store, open_store
 
-FRAMES, BINS, CLIP = 24, 32, 5
-RGB, SPIKES = (720, 1280), (360, 640)
-CROP, SPIKE_CROP = 256, 128
-NAMES = ("frame", "channel", "row", "column")
-
-
-class Values:
-    """An array as a source of blocks."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-
-    def block(self, region: tuple[slice, ...]) -> tuple[np.ndarray, dict[str, object]]:
-        return self.values[region], {}
+SEQUENCES, FRAMES, CLIP, SCALE = 2, 12, 5, 2
+ROUNDS = 11
+EPOCHS = 10
+Selection = tuple[slice, ...]
 
 
-def build(folder: Path) -> None:
-    """The same blurry frames, sharp frames and counts as a store of ours, and as PNG and float32 files."""
-    rng = np.random.default_rng(0)
-    photo = np.add.outer(np.arange(RGB[0]), np.arange(RGB[1])) // 8 % 256
-    frames = {
-        kind: (photo + rng.integers(0, 8, (FRAMES, 3, *RGB))).astype(np.uint8) for kind in ("blurry", "sharp")
-    }
-    counts = rng.poisson(0.5, (FRAMES, BINS, *SPIKES)).clip(0, 3).astype(np.uint8)
-    arrays = frames | {"voxels": counts}
-    with StoreBuilder(folder / "store", "benchmark", None) as builder:
-        jobs = [
-            ArrayJob(
-                array=folder / "store" / name,
-                layout=frames_layout(values.shape, NAMES),
-                source=Values(values),
-                inputs=name,
-            )
-            for name, values in arrays.items()
-        ]
-        builder.build(jobs, lambda pieces: [build_piece(piece) for piece in pieces])
-    for number in range(FRAMES):
-        for kind, values in frames.items():
-            write_png(folder / f"{kind}_{number}.png", values[number])
-        np.save(folder / f"voxels_{number}.npy", counts[number].astype(np.float32))
+def selections(spike_crop: int) -> Iterator[tuple[str, Selection, Selection]]:
+    """Random clips without end: a sequence, and where its spikes and its frames are cut."""
+    rng = np.random.default_rng(1)
+    while True:
+        sequence = f"s{rng.integers(SEQUENCES)}"
+        first = int(rng.integers(FRAMES - CLIP + 1))
+        row, column = (int(rng.integers(size - spike_crop + 1)) for size in SPIKES)
+        yield (
+            sequence,
+            *(
+                (
+                    slice(first, first + CLIP),
+                    slice(None),
+                    slice(scale * row, scale * (row + spike_crop)),
+                    slice(scale * column, scale * (column + spike_crop)),
+                )
+                for scale in (1, SCALE)
+            ),
+        )
 
 
-class Reader:
-    """Reads the next of a fixed row of random clips, as (blurry, sharp, voxels)."""
+class Arrays:
+    """From arrays that take slices, with a copy of what they give: memory maps, zarr-python."""
 
-    def __init__(self) -> None:
-        rng = np.random.default_rng(1)
-        first = rng.integers(0, FRAMES - CLIP + 1, 64)
-        row, column = (rng.integers(0, size - SPIKE_CROP + 1, 64) for size in SPIKES)
-        self.clips = itertools.cycle(list(zip(first.tolist(), row.tolist(), column.tolist(), strict=True)))
-
-    def slices(self) -> tuple[slice, tuple[slice, slice], tuple[slice, slice]]:
-        first, row, column = next(self.clips)
-        spikes = slice(row, row + SPIKE_CROP), slice(column, column + SPIKE_CROP)
-        rgb = slice(2 * row, 2 * row + CROP), slice(2 * column, 2 * column + CROP)
-        return slice(first, first + CLIP), rgb, spikes
-
-
-class ArrayReader(Reader):
-    """From arrays that take slices: our maps, or zarr-python."""
-
-    def __init__(self, arrays: dict[str, object]) -> None:
-        super().__init__()
+    def __init__(self, arrays: dict[str, list[object]]) -> None:
         self.arrays = arrays
 
-    def __call__(self) -> list[np.ndarray]:
-        frames, rgb, spikes = self.slices()
-        crops = {"blurry": rgb, "sharp": rgb, "voxels": spikes}
-        return [np.array(self.arrays[name][(frames, slice(None), *crop)]) for name, crop in crops.items()]
+    def __call__(self, sequence: str, spikes: Selection, rgb: Selection) -> list[np.ndarray]:
+        cuts = (spikes, rgb, rgb)
+        return [np.array(array[cut]) for array, cut in zip(self.arrays[sequence], cuts, strict=False)]
 
 
-class FileReader(Reader):
-    """From PNG and float32 .npy files, one per frame."""
+class Maps(Arrays):
+    """From our maps, into new memory."""
+
+    def __call__(self, sequence: str, spikes: Selection, rgb: Selection) -> list[np.ndarray]:
+        read = []
+        for array, cut in zip(self.arrays[sequence], (spikes, rgb, rgb), strict=False):
+            shape = [
+                part.indices(size)[1] - part.indices(size)[0]
+                for part, size in zip(cut, array.shape, strict=True)
+            ]
+            read.append(np.empty(shape, np.uint8))
+            array.read_into(cut, read[-1])
+        return read
+
+
+class Files:
+    """From one PNG per frame and one float32 .npy per voxel grid."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
         self.folder = folder
 
-    def __call__(self) -> list[np.ndarray]:
-        frames, rgb, spikes = self.slices()
-        numbers = range(frames.start, frames.stop)
-        read = [
-            np.stack([read_rgb(self.folder / f"{kind}_{n}.png")[(slice(None), *rgb)] for n in numbers])
+    def __call__(self, sequence: str, spikes: Selection, rgb: Selection) -> list[np.ndarray]:
+        raw = self.folder / "raw" / "train" / sequence
+        numbers = range(spikes[0].start, spikes[0].stop)
+        voxels = [np.load(self.folder / f"{sequence}_{n}.npy")[spikes[1:]] for n in numbers]
+        pictures = [
+            np.stack([read_rgb(raw / kind / f"{n:04d}.png")[rgb[1:]] for n in numbers])
             for kind in ("blurry", "sharp")
         ]
-        voxels = [np.load(self.folder / f"voxels_{n}.npy")[(slice(None), *spikes)] for n in numbers]
-        return [*read, np.stack(voxels)]
+        return [np.stack(voxels), *pictures]
+
+
+_PER_TURN = {Maps: 10, Arrays: 3, Files: 1}
+
+
+def sequence_arrays(store: Store, grids: str, parts: int, opened: Callable[[Path], object] | None) -> dict:
+    """The first `parts` of voxel grids, blurry and sharp frames of every sequence: ours, or opened otherwise."""
+    found = {}
+    for sequence in store.sequences("train"):
+        ours = [sequence.voxels(grids), sequence.blurry, sequence.sharp][:parts]
+        found[sequence.path.name] = [opened(array.path) for array in ours] if opened else ours
+    return found
+
+
+def per_sample(readers: dict[str, Callable], spike_crop: int) -> dict[str, float]:
+    """Median CPU seconds of a sample. All read the same clips; quick readers read more of them in a turn."""
+    expected, *others = (
+        [reader(*cut) for cut in itertools.islice(selections(spike_crop), 3)] for reader in readers.values()
+    )
+    for found in others:
+        assert all(
+            np.array_equal(a, b)
+            for x, y in zip(expected, found, strict=True)
+            for a, b in zip(x, y, strict=True)
+        )
+    counts = {name: _PER_TURN[type(reader)] for name, reader in readers.items()}
+
+    def turn(name: str) -> Callable[[], None]:
+        cuts = selections(spike_crop)
+
+        def run() -> None:
+            for cut in itertools.islice(cuts, counts[name]):
+                readers[name](*cut)
+
+        return run
+
+    seconds = medians({name: turn(name) for name in readers}, ROUNDS)
+    return {name: value / counts[name] for name, value in seconds.items()}
+
+
+def epochs(store: Store, source: ClipSource) -> tuple[float, float, float]:
+    """CPU seconds of a sample in the first epoch after opening, in later ones, and in all: medians."""
+    rounds = []
+    for number in range(7):
+        forget_maps(store.path)
+        times = [time.process_time()]
+        for epoch in range(EPOCHS):
+            first = (number * EPOCHS + epoch) * len(source)
+            for n in range(first, first + len(source)):
+                source.batch(range(n, n + 1), seed=0)
+            times.append(time.process_time())
+        spent = np.diff(times) / len(source)
+        rounds.append((spent[0], spent[1:].mean(), spent.mean()))
+    first, later, together = (statistics.median(column) for column in zip(*rounds, strict=True))
+    return first, later, together
+
+
+def report(title: str, seconds: dict[str, float], ours: tuple[str, ...]) -> str:
+    lines = [
+        f"### {title}",
+        "",
+        "| variant | CPU ms per sample | " + " | ".join(f"over {o}" for o in ours) + " |",
+    ]
+    lines.append("| --- | ---: |" + " ---: |" * len(ours))
+    for name, value in seconds.items():
+        ratios = " | ".join(f"{value / seconds[o]:.2f}" for o in ours)
+        lines.append(f"| {name} | {1e3 * value:.3f} | {ratios} |")
+    return "\n".join(lines) + "\n\n"
+
+
+def compare(folder: Path, store: Store, spike_crop: int) -> None:
+    names = {"ours, raw": RAW_GRIDS, "ours, lz4": COMPRESSED_GRIDS}
+    spikes = {name: Maps(sequence_arrays(store, grids, 1, None)) for name, grids in names.items()}
+    maps = {f"s{n}": [np.load(folder / f"s{n}_counts.npy", mmap_mode="r")] for n in range(SEQUENCES)}
+    spikes["memory map of a .npy"] = Arrays(maps)
+    title = f"Spike crop {spike_crop}, {CLIP} frames, 32 bins"
+    sys.stdout.write(report(title, per_sample(spikes, spike_crop), tuple(names)))
+
+    whole: dict[str, Callable] = {
+        name: Maps(sequence_arrays(store, grids, 3, None)) for name, grids in names.items()
+    }
+    for name, grids in {"zarr-python, raw": RAW_GRIDS, "zarr-python, lz4": COMPRESSED_GRIDS}.items():
+        opened = sequence_arrays(store, grids, 3, lambda path: zarr.open_array(path, mode="r"))
+        whole[name] = Arrays(opened)
+    whole["PNG and float32 .npy"] = Files(folder)
+    seconds = per_sample(whole, spike_crop)
+    config = ClipConfig(num_frames=CLIP, crop=SCALE * spike_crop)
+    for name, grids in names.items():
+        first, later, together = epochs(store, ClipSource(store, "train", grids, config))
+        seconds[f"{name}: clip loader, turned at random, first epoch"] = first
+        seconds[f"{name}: clip loader, turned at random, later epochs"] = later
+        seconds[f"{name}: clip loader, turned at random, {EPOCHS} epochs with the first"] = together
+    title = f"Whole sample: spike crop {spike_crop}, RGB pairs {SCALE * spike_crop}"
+    sys.stdout.write(report(title, seconds, tuple(names)))
+    baseline = seconds["PNG and float32 .npy"]
+    for name in seconds:
+        if name.startswith("ours"):
+            sys.stdout.write(
+                f"PNG and float32 .npy take {baseline / seconds[name]:.0f} times as long as {name}\n"
+            )
+    sys.stdout.write("\n")
+
+
+def prepare(folder: Path) -> Store:
+    """The store, and the same counts as one uint8 .npy per sequence and one float32 .npy per grid."""
+    if (folder / "ready").exists():
+        return open_store(folder / "store")
+    store = build_store(folder, sequences=SEQUENCES, frames=FRAMES)
+    for sequence in store.sequences("train"):
+        counts = sequence.voxels(RAW_GRIDS)[:]
+        np.save(folder / f"{sequence.path.name}_counts.npy", counts)
+        for number, grid in enumerate(counts):
+            np.save(folder / f"{sequence.path.name}_{number}.npy", grid.astype(np.float32))
+    (folder / "ready").touch()
+    return store
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        build(folder)
-        names = ("blurry", "sharp", "voxels")
-        readers = {
-            "ours": ArrayReader({name: MappedArray(folder / "store" / name) for name in names}),
-            "zarr-python, same store": ArrayReader(
-                {name: zarr.open_array(folder / "store" / name, mode="r") for name in names}
-            ),
-            "PNG and float32 .npy": FileReader(folder),
-        }
-        ours, *others = ([part.astype(int) for part in reader()] for reader in readers.values())
-        assert all(np.array_equal(a, b) for other in others for a, b in zip(ours, other, strict=True))
-        sys.stdout.write(table("One training sample", medians(readers, rounds=15), "ours"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        store = prepare(folder)
+        sys.stdout.write(f"Frames of {RGB[0]}x{RGB[1]}, spikes of {SPIKES[0]}x{SPIKES[1]}\n\n")
+        for spike_crop in (128, 256):
+            compare(folder, store, spike_crop)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,29 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def medians(variants: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Median CPU seconds of each variant over `rounds` rounds, after one that does not count."""
+def medians(
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int = 7,
+    *,
+    clock: Callable[[], float] = time.process_time,
+    tidy: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Median seconds of each variant over `rounds` rounds, after one that does not count.
+
+    Args:
+        clock: CPU time of the process, or another one.
+        tidy: run after each variant, and not timed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     order = list(variants)
     for number in range(rounds + 1):
         random.Random(number).shuffle(order)
         for name in order:
-            started = time.process_time()
+            started = clock()
             variants[name]()
             if number:
-                seconds[name].append(time.process_time() - started)
+                seconds[name].append(clock() - started)
+            tidy()
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

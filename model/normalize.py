@@ -5,15 +5,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-NUM_COUNTS = 256
-"""Stored counts are uint8."""
+NUM_COUNTS = 65536
+"""Stored counts are uint8 or uint16."""
 
 
 class VoxelNormalizer(nn.Module):
-    """Spike counts to network input, by looking each count up in a table of 256 values.
+    """Spike counts to network input, by looking each count up in a table of 65,536 values.
 
     Args:
-        table: (256,) float32, the normalized value of every count, from `pipeline.stats.Normalization.table()`.
+        table: (65536,) float32, the normalized value of every count, from `pipeline.stats.Normalization.table()`.
 
     Raises:
         ValueError: the table has another shape or holds values that are not finite.
@@ -28,13 +28,13 @@ class VoxelNormalizer(nn.Module):
         self.register_buffer("table", torch.from_numpy(table.astype(np.float32)), persistent=False)
 
     def forward(self, counts: Tensor) -> Tensor:
-        """Normalize uint8 counts of any shape, as float32 of the same shape.
+        """Normalize uint8 or uint16 counts of any shape, as float32 of the same shape.
 
         Raises:
-            ValueError: counts are not uint8.
+            ValueError: counts of another type.
         """
-        if counts.dtype != torch.uint8:
-            raise ValueError(f"counts are uint8, not {counts.dtype}")
+        if counts.dtype not in (torch.uint8, torch.uint16):
+            raise ValueError(f"counts are uint8 or uint16, not {counts.dtype}")
         return self.table.index_select(0, counts.reshape(-1).int()).view(counts.shape)
 
 

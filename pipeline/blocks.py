@@ -9,11 +9,13 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dat import SpikeStream, open_spikes
+from pipeline.dat import FRAMES_PER_BLOCK, SpikeStream, open_spikes
 from pipeline.errors import FormatError
 from pipeline.frames import FramePlace, read_frames
 from pipeline.spike_format import SpikeFormat
-from pipeline.storage.pieces import Region
+from pipeline.storage.pieces import WholeBlock
+from pipeline.storage.shards import Region
+from pipeline.voxels import bin_packed
 
 U8 = npt.NDArray[np.uint8]
 WHITE = 255
@@ -83,11 +85,13 @@ class SpikeFiles:
             first += file.num_frames
 
     def count(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """How often each pixel fired in frames [start, stop), (H, W)."""
-        return sum(
-            (stream.count(a, b) for stream, a, b in self.parts(start, stop)),
-            start=np.zeros((self.format.height, self.format.valid_width), np.int64),
-        )
+        """How often each pixel fired in frames [start, stop), (H, W); memory stays bounded."""
+        width = self.format.valid_width
+        counts = np.zeros((self.format.height, width), np.int64)
+        for stream, a, b in self.parts(start, stop):
+            for first in range(a, b, FRAMES_PER_BLOCK):
+                counts += bin_packed(stream.packed(first, min(first + FRAMES_PER_BLOCK, b)), 1, width)[0]
+        return counts
 
 
 class Countable(Protocol):
@@ -102,15 +106,33 @@ class PackedSpikes:
 
     files: SpikeFiles
 
-    def block(self, region: Region) -> tuple[U8, dict[str, Any]]:
+    def open(self, region: Region) -> "_SpikeBlock":
         """The packed frames of `region`."""
-        fmt, (start, stop) = self.files.format, (region[0].start, region[0].stop)
-        packed = np.empty((stop - start, fmt.height, -(-fmt.valid_width // 8)), np.uint8)
-        done = 0
-        for stream, a, b in self.files.parts(start, stop):
-            packed[done : done + b - a] = stream.packed(a, b)
-            done += b - a
-        return packed, {}
+        return _SpikeBlock(self.files, region[0])
+
+
+class _SpikeBlock:
+    """Packed frames, read in the order they were recorded; one file is open at a time."""
+
+    def __init__(self, files: SpikeFiles, frames: slice) -> None:
+        self._runs = files.parts(frames.start, frames.stop)
+        self._run: tuple[SpikeStream, int, int] | None = None
+
+    def chunk(self, part: Region) -> U8:
+        frames = part[0].stop - part[0].start
+        found = [self._next(frames)]
+        while (missing := frames - sum(map(len, found))) > 0:
+            found.append(self._next(missing))
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def summary(self) -> dict[str, Any]:
+        return {}
+
+    def _next(self, most: int) -> U8:
+        stream, a, b = self._run or next(self._runs)
+        stop = min(a + most, b)
+        self._run = (stream, stop, b) if stop < b else None
+        return stream.packed(a, stop)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,19 +143,43 @@ class Images:
     height: int
     width: int
 
-    def block(self, region: Region) -> tuple[U8, dict[str, Any]]:
+    def open(self, region: Region) -> "_FrameBlock":
         """The images of `region`, and a checksum of each one's pixels."""
-        paths = self.paths[region[0]]
-        images = np.zeros((len(paths), 3, self.height, self.width), np.uint8)
-        there = [(k, path) for k, path in enumerate(paths) if path is not None]
-        for (k, path), pixels in zip(there, read_frames([path for _, path in there]), strict=True):
+        return _FrameBlock(self._frames(self.paths[region[0]]))
+
+    def _frames(self, paths: tuple[FramePlace | None, ...]) -> Iterator[U8]:
+        decoded = read_frames([path for path in paths if path is not None])
+        for path in paths:
+            if path is None:
+                yield np.zeros((3, self.height, self.width), np.uint8)
+                continue
+            pixels = next(decoded)
             if pixels.shape[1:] != (self.height, self.width):
                 found = f"{pixels.shape[1]}x{pixels.shape[2]}"
                 raise FormatError(
                     f"{path}: {found} pixels, but the sequence's first is {self.height}x{self.width}"
                 )
-            images[k] = pixels
-        return images, _pixel_sums(images)
+            yield pixels
+
+
+class _FrameBlock:
+    """Images that are made one after the other; each is cut into its chunks before the next is made."""
+
+    def __init__(self, frames: Iterator[U8]) -> None:
+        self._frames = frames
+        self._number: int | None = None
+        self._image = np.empty(0, np.uint8)
+        self._sums: list[int] = []
+
+    def chunk(self, part: Region) -> U8:
+        assert part[0].stop - part[0].start == 1
+        if part[0].start != self._number:
+            self._number, self._image = part[0].start, next(self._frames)
+            self._sums.append(google_crc32c.value(np.ascontiguousarray(self._image)))
+        return self._image[part[1:]][None]
+
+    def summary(self) -> dict[str, Any]:
+        return {"pixels_crc32c": self._sums}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,14 +195,14 @@ class GreyFromSpikes:
     threshold: float
     scale: int
 
-    def block(self, region: Region) -> tuple[U8, dict[str, Any]]:
+    def open(self, region: Region) -> _FrameBlock:
         """The grey frames of the exposures in `region`, and a checksum of each."""
-        images = np.stack([self._expose(a, b) for a, b in self.spans[region[0]]])
-        return images, _pixel_sums(images)
+        return _FrameBlock(self._expose(a, b) for a, b in self.spans[region[0]])
 
     def _expose(self, start: int, stop: int) -> U8:
-        counts = self.files.count(start, stop)
-        grey = np.minimum(np.rint(WHITE * self.threshold * counts / (stop - start)), WHITE).astype(np.uint8)
+        every_count = np.arange(stop - start + 1)
+        shades = np.minimum(np.rint(WHITE * self.threshold * every_count / (stop - start)), WHITE)
+        grey = shades.astype(np.uint8)[self.files.count(start, stop)]
         grey = grey.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
         return np.broadcast_to(grey, (3, *grey.shape))
 
@@ -167,10 +213,6 @@ class Table:
 
     values: tuple[Any, ...]
 
-    def block(self, region: Region) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+    def open(self, region: Region) -> WholeBlock:
         """The rows of `region`."""
-        return np.array(self.values, np.int64)[region], {}
-
-
-def _pixel_sums(images: U8) -> dict[str, Any]:
-    return {"pixels_crc32c": [google_crc32c.value(np.ascontiguousarray(image)) for image in images]}
+        return WholeBlock(region, np.array(self.values, np.int64)[region])

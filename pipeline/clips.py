@@ -6,10 +6,11 @@ Step n sees crops that depend on (seed, n) only, for any number of threads and r
 import collections
 import functools
 import itertools
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,24 @@ from pipeline.storage.mapped import MappedArray
 from pipeline.store import Sequence, Store
 from pipeline.transforms import Augmentation, draw_augmentation
 
-PREFETCHED_BATCHES = 4
+PREFETCHED_BATCHES = 1
+"""Batches read ahead while one is learned from. All threads read samples of the same one: more need no more memory."""
+
+
+class ClipArray(Protocol):
+    """What crops are cut from: a mapped array, or whatever reads like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
+        """The values of some spans, perhaps a view that cannot be written."""
+
+    def read_into(self, selection: Any, out: npt.NDArray[Any]) -> None:
+        """Copy the same values to `out`, whose axes may run in any direction."""
 
 
 class Sample(NamedTuple):
@@ -113,6 +131,7 @@ class ClipSource:
                 "set clip.num_frames to what the sequences have; `spk inspect` shows them",
             )
         self.num_bins = int(self._arrays[0][1].shape[1])
+        self._voxel_type = np.result_type(*{voxels.dtype for _, voxels, _ in self._arrays})
         self._rooms = [_room(store, blurry, config.crop) for blurry, _, _ in self._arrays]
 
     def __len__(self) -> int:
@@ -133,22 +152,44 @@ class ClipSource:
         return Draw(clip=clip, augmentation=augmentation)
 
     def read(self, draw: Draw) -> Sample:
-        """Read one sample from the mapped store."""
+        """Read one sample."""
+        batch = self.room(1)
+        self.read_into(draw, batch, 0)
+        return Sample(*(part[0] for part in batch))
+
+    def batch(self, numbers: range, seed: int) -> Sample:
+        """The samples of some running numbers."""
+        batch = self.room(len(numbers))
+        for place, number in enumerate(numbers):
+            self.read_into(self.draw(number, seed), batch, place)
+        return batch
+
+    def room(self, batch_size: int) -> Sample:
+        """Memory for a batch, not filled yet."""
+        frames, crop, side = self.config.num_frames, self.config.crop, self.config.crop // self.scale
+        frames_shape = batch_size, frames, 3, crop, crop
+        voxels_shape = batch_size, frames, self.num_bins, side, side
+        # From numpy, which asks for large pages: a batch is too large to come from memory that was used before.
+        return Sample(
+            blurry=torch.from_numpy(np.empty(frames_shape, np.uint8)),
+            voxels=torch.from_numpy(np.empty(voxels_shape, self._voxel_type)),
+            sharp=torch.from_numpy(np.empty(frames_shape, np.uint8)),
+        )
+
+    def read_into(self, draw: Draw, batch: Sample, place: int) -> None:
+        """Read one sample straight to its place in a batch, turned on the way."""
         blurry, voxels, sharp = self._arrays[draw.clip.sequence]
         how, crop = draw.augmentation, self.config.crop
         span = slice(draw.clip.first_frame, draw.clip.first_frame + self.config.num_frames)
-        rows, columns = how.window(crop, self.scale)
-        spike_rows, spike_columns = how.window(crop // self.scale, 1)
-        return Sample(
-            blurry=_tensor(how.turn(blurry[span, :, rows, columns])),
-            voxels=_tensor(how.turn_voxels(voxels[span, :, spike_rows, spike_columns])),
-            sharp=_tensor(how.turn(sharp[span, :, rows, columns])),
-        )
-
-    def batch(self, numbers: range, seed: int) -> Sample:
-        """The samples of some running numbers, stacked."""
-        samples = [self.read(self.draw(number, seed)) for number in numbers]
-        return Sample(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
+        rgb = (span, slice(None), *how.window(crop, self.scale))
+        spikes = (span, slice(None), *how.window(crop // self.scale, 1))
+        to_blurry, to_voxels, to_sharp = (part[place].numpy() for part in batch)
+        blurry.read_into(rgb, how.unturned(to_blurry))
+        if voxels.dtype == self._voxel_type:
+            voxels.read_into(spikes, how.unturned_voxels(to_voxels))
+        else:  # other sequences have counts that need more bits
+            how.unturned_voxels(to_voxels)[...] = voxels[spikes]
+        sharp.read_into(rgb, how.unturned(to_sharp))
 
 
 def batches(
@@ -164,12 +205,13 @@ def batches(
 ) -> Iterator[Sample]:
     """Batches from `start_step` on, without end, read ahead by threads of this process.
 
-    Threads, because slicing maps and checking sums release the interpreter lock, and worker processes would copy
-    every batch once more.
+    Threads, because copying from maps, unpacking and checking sums release the interpreter lock, and worker
+    processes would copy every batch once more, start for seconds and hold the interpreter's memory once each.
 
     Args:
         batch_size: samples of one batch on one rank.
         rank, world: this process and how many there are; the step's samples are dealt out among them.
+        workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
         accumulate: batches that make one step; as many are given for each.
     """
 
@@ -178,27 +220,57 @@ def batches(
         first = (((start_step + step) * accumulate + micro) * world + rank) * batch_size
         return range(first, first + batch_size)
 
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
-        indices = itertools.count()
-        waiting = collections.deque(
-            threads.submit(source.batch, numbers(index), seed)
-            for index in itertools.islice(indices, PREFETCHED_BATCHES)
-        )
+    indices = itertools.count()
+    if not workers:
+        for index in indices:
+            yield source.batch(numbers(index), seed)
+    with ThreadPoolExecutor(max_workers=workers) as threads:
+        waiting: collections.deque[_Reading] = collections.deque()
         try:
             while True:
-                waiting.append(threads.submit(source.batch, numbers(next(indices)), seed))
+                while len(waiting) <= PREFETCHED_BATCHES:
+                    waiting.append(_Reading(threads, source, numbers(next(indices)), seed))
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
+            for reading in waiting:
+                reading.cancel()
 
 
-@functools.lru_cache(maxsize=4)
+class _Reading:
+    """A batch whose samples are being read by some threads."""
+
+    def __init__(self, threads: ThreadPoolExecutor, source: ClipSource, numbers: range, seed: int) -> None:
+        self._batch = batch = source.room(len(numbers))
+
+        def read(place: int, number: int) -> None:
+            source.read_into(source.draw(number, seed), batch, place)
+
+        self._samples = [threads.submit(read, place, number) for place, number in enumerate(numbers)]
+
+    def result(self) -> Sample:
+        for sample in self._samples:
+            sample.result()
+        return self._batch
+
+    def cancel(self) -> None:
+        for sample in self._samples:
+            sample.cancel()
+
+
+_ORDER_LOCK = threading.Lock()
+
+
 def _epoch_order(seed: int, epoch: int, num_clips: int) -> npt.NDArray[np.int64]:
+    with _ORDER_LOCK:  # one thread makes it, and the others wait: it may be large
+        return _shuffled(seed, epoch, num_clips)
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffled(seed: int, epoch: int, num_clips: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, 0, epoch)).permutation(num_clips)
 
 
-def _arrays_of(sequence: Sequence, voxels: str) -> tuple[MappedArray, MappedArray, MappedArray]:
+def _arrays_of(sequence: Sequence, voxels: str) -> tuple[MappedArray, ClipArray, MappedArray]:
     blurry, sharp = sequence.blurry, sequence.sharp
     if blurry is None:
         raise StoreError(
@@ -228,7 +300,3 @@ def _room(store: Store, blurry: MappedArray, crop: int) -> tuple[int, int]:
             f"set clip.crop={min(height, width) // store.scale * store.scale} or less",
         )
     return (height - crop) // store.scale, (width - crop) // store.scale
-
-
-def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(values, order="C"))  # a copy: views of a map are read-only

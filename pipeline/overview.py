@@ -41,28 +41,26 @@ def _mean_image(stream: SpikeStream) -> U8:
 
 def store_facts(store: Store) -> dict[str, Any]:
     """What `spk inspect STORE` tells: counts, stages, statistics, and a line about every sequence."""
-    sequences = [store.sequence(split, name) for split, name in store.sequence_keys]
+    facts = [_all_facts(store.sequence(*key)) for key in store.sequence_keys]  # one sequence open at a time
+    cameras = dict.fromkeys((about["threshold"], about["reset"]) for about, _ in facts)
     return {
         "kind": "store",
-        "sequences": len(sequences),
-        "frames": sum(sequence.num_frames for sequence in sequences),
+        "sequences": len(facts),
+        "frames": sum(about["frames"] for about, _ in facts),
         "stages": list(store.stages),
         "stats": {name: found for name in store.voxel_names if (found := _statistics(store, name))},
         "fingerprint": store.fingerprint,
-        "cameras": _cameras(sequences),
+        "cameras": [{"threshold": threshold, "reset": reset} for threshold, reset in cameras],
         "timing": [
-            {"sequence": f"{sequence.split}/{sequence.name}", **timing}
-            for sequence in sequences
-            if (timing := sequence.attributes.get("timing"))
+            {"sequence": f"{about['split']}/{about['name']}", **timing} for about, timing in facts if timing
         ],
-        "sequences_list": [_sequence_facts(sequence) for sequence in sequences],
+        "sequences_list": [about for about, _ in facts],
     }
 
 
-def _cameras(sequences: Many[Sequence]) -> list[dict[str, Any]]:
-    """Threshold and reset of each spike camera that the recordings tell of; None where they do not."""
-    known = {(threshold_of(one.camera), reset_of(one.camera)): None for one in sequences}
-    return [{"threshold": threshold, "reset": reset} for threshold, reset in known]
+def _all_facts(sequence: Sequence) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is told of a sequence, and of its timing."""
+    return _sequence_facts(sequence), sequence.attributes.get("timing") or {}
 
 
 def _statistics(store: Store, name: str) -> dict[str, Any]:

@@ -90,13 +90,14 @@ def _choose_sequences(tree: Tree, manifest: Manifest) -> dict[tuple[str, str], s
         if folder not in in_folder:
             in_folder[folder] = _named_frames(tree, manifest, folder)
         found = in_folder[folder]
-        names = [listed for listed in rule.sequences if not set(listed) & set("*?[")]
-        if absent := [name for name in names if name not in found]:
+        exact = dict.fromkeys(listed for listed in rule.sequences if not set(listed) & set("*?["))
+        patterns = [listed for listed in rule.sequences if listed not in exact]
+        if absent := [name for name in exact if name not in found]:
             logger.warning(
                 "%s: split %s lacks %d sequences: %s", tree.root, split, len(absent), _shorten(absent, ", ")
             )
         for name in sorted(found, key=natural_order):
-            if not any(fnmatch.fnmatchcase(name, listed) for listed in rule.sequences):
+            if name not in exact and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
                 continue
             if (other := claimed.setdefault((folder, name), split)) != split:
                 raise FormatError(f"{tree.root}: sequence {name} is in the splits {other} and {split}")

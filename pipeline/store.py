@@ -292,7 +292,8 @@ def open_store(path: Path, *, check: bool = True, hold: bool = True) -> Store:
     store = Store(path, attributes, held)
     if check:
         for name in store.nodes.digests:
-            store.nodes.find_whole(name)
+            if not store.nodes.is_whole_in_place(name):
+                store.nodes.find_whole(name)
     return store
 
 

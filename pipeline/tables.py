@@ -18,8 +18,8 @@ from pipeline.fingerprints import fingerprint_of
 from pipeline.physics import fit_light
 from pipeline.storage.building import ArrayJob
 from pipeline.storage.mapped import MappedArray
-from pipeline.storage.pieces import Region
-from pipeline.storage.shards import table_layout
+from pipeline.storage.pieces import WholeBlock
+from pipeline.storage.shards import Region, table_layout
 from pipeline.store import TABLES
 
 EXPOSURE = "exposure"
@@ -57,7 +57,7 @@ class LitExposures:
     spans: tuple[tuple[int, int], ...]
     lit: Lit
 
-    def block(self, region: Region) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+    def open(self, region: Region) -> WholeBlock:
         """The rows of `region`, and their fits."""
         lit = self.lit
         recorded = Recorded(lit.array("spikes"), lit.width, lit.scale)
@@ -69,7 +69,7 @@ class LitExposures:
         rounded = [
             {key: round(value, DIGITS) for key, value in dataclasses.asdict(fit).items()} for fit in fits
         ]
-        return np.array(self.spans, np.int64)[region], {LIGHT: rounded}
+        return WholeBlock(region, np.array(self.spans, np.int64)[region], {LIGHT: rounded})
 
 
 def table_jobs(

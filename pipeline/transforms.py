@@ -1,11 +1,12 @@
 """Where a training sample is cut from its clip and how it is turned: the same for frames and voxel grids."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
+Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,17 +31,21 @@ class Augmentation:
         row, column = self.row * scale, self.column * scale
         return slice(row, row + side), slice(column, column + side)
 
-    def turn(self, frames: U8) -> U8:
-        """Apply symmetry and time reversal to (T, C, H, W) frames."""
-        frames = frames[::-1] if self.reverse else frames
-        frames = frames.swapaxes(2, 3) if self.transpose else frames
-        frames = frames[:, :, ::-1] if self.flip_rows else frames
-        return frames[..., ::-1] if self.flip_columns else frames
+    def unturned(self, turned: Values) -> Values:
+        """A view of (T, C, H, W) memory in which lies unturned what is turned in the memory itself.
 
-    def turn_voxels(self, counts: U8) -> U8:
+        To write a crop there is to apply symmetry and time reversal to it, without another copy. In the order in
+        which a crop is turned, they are: time reversal, exchange of rows and columns, flip of rows, flip of columns.
+        """
+        view = turned[..., ::-1] if self.flip_columns else turned
+        view = view[:, :, ::-1] if self.flip_rows else view
+        view = view.swapaxes(2, 3) if self.transpose else view
+        return view[::-1] if self.reverse else view
+
+    def unturned_voxels(self, turned: Values) -> Values:
         """The same for (T, K, H, W) counts, whose bins are time as well."""
-        counts = self.turn(counts)
-        return counts[:, ::-1] if self.reverse else counts
+        view = self.unturned(turned)
+        return view[:, ::-1] if self.reverse else view
 
 
 def draw_augmentation(

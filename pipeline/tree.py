@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -72,10 +73,15 @@ class Tree:
             raise FormatError(
                 f"{self.root / pattern}: fits {len(names)} files, {names[0]} and {names[1]}, expected one"
             )
-        path = self.root / folder / names[0] if names else self.root / pattern
-        if not names or not os.path.lexists(path):
+        if not names:
             return None
-        return self._safe(f"{folder}/{names[0]}" if folder else names[0], is_link=path.is_symlink())
+        relative = f"{folder}/{names[0]}" if folder else names[0]
+        path = self.root / relative
+        try:
+            mode = path.lstat().st_mode
+        except (OSError, ValueError):
+            return None
+        return self._safe(path, relative, is_link=stat.S_ISLNK(mode))
 
     def _names(self, folder: str) -> list[str]:
         if folder not in self._listed:
@@ -84,25 +90,30 @@ class Tree:
             self._listed[folder] = [name for name in names if not name.startswith(".")]
         return self._listed[folder]
 
-    def _safe(self, relative: str, *, is_link: bool) -> Path:
+    def _safe(self, path: Path, relative: str, *, is_link: bool) -> Path:
         """The path, once its folder, and itself if it is a link, are known to stay inside."""
-        folder = str(PurePosixPath(relative).parent)
+        folder = relative.rpartition("/")[0]
         if folder not in self._safe_folders:
             safe_join(self.root, folder)
             self._safe_folders.add(folder)
-        return safe_join(self.root, relative) if is_link else self.root / relative
+        return safe_join(self.root, relative) if is_link else path
 
-    def _files(self, folder: str, depth: int | None, above: tuple[Path, ...]) -> Iterator[str]:
-        path = safe_join(self.root, folder)
-        if not path.is_dir():
-            return
+    def _files(
+        self, folder: str, depth: int | None, above: tuple[str, ...], resolved: str | None = None
+    ) -> Iterator[str]:
+        """The files below a folder; `resolved` is where it is, once that is known to be inside."""
+        path = self.root / folder
+        if resolved is None:
+            if not safe_join(self.root, folder).is_dir():
+                return
+            resolved = str(path.resolve())
         if len(above) > MAX_DEPTH:
             raise FormatError(
                 f"{path}: more than {MAX_DEPTH} folders deep", "give a root nearer to the files"
             )
-        resolved = path.resolve()
         if resolved in above:
             raise FormatError(f"{path}: links to {resolved}, which it is in", "remove the link")
+        self._safe_folders.add(folder)
         try:
             entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError as error:
@@ -113,8 +124,9 @@ class Tree:
                 continue
             if not _is_folder(entry):
                 yield relative
-            elif depth is None or len(PurePosixPath(relative).parts) < depth:
-                yield from self._files(relative, depth, (*above, resolved))
+            elif depth is None or relative.count("/") + 1 < depth:
+                inside = None if entry.is_symlink() else f"{resolved}/{entry.name}"
+                yield from self._files(relative, depth, (*above, resolved), inside)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -14,7 +14,7 @@ from pipeline.storage.root import INGEST
 from pipeline.storage.shards import Codec, frames_layout
 from pipeline.store import Sequence, Store
 from pipeline.voxel_blocks import VoxelBlocks
-from pipeline.voxels import MAX_FRAMES_PER_BIN, frames_per_bin
+from pipeline.voxels import counts_type, frames_per_bin
 
 TRAIN = "train"
 BIN_RULE = (
@@ -23,22 +23,22 @@ BIN_RULE = (
 
 
 def voxel_job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Codec) -> ArrayJob:
-    """Plan the voxel grids of one sequence.
+    """Plan the voxel grids of one sequence: uint8 counts, or uint16 where a bin may hold more than 255 frames.
 
     Raises:
         UsageError: bins that would hold more frames than can be counted.
     """
     lengths = np.unique(np.diff(sequence.exposure))
-    if -(-int(lengths.max()) // num_bins) > MAX_FRAMES_PER_BIN:
-        raise UsageError(
-            f"{sequence.path}: {num_bins} bins of an exposure of {lengths.max()} spike frames hold more than"
-            f" {MAX_FRAMES_PER_BIN} each",
-            f"use --bins {-(-int(lengths.max()) // MAX_FRAMES_PER_BIN)} or more",
-        )
+    try:
+        dtype = counts_type(int(lengths.max()), num_bins)
+    except ValueError as error:
+        raise UsageError(f"{sequence.path}: {error}", "use more --bins") from error
     shape = (sequence.num_frames, num_bins, *sequence.spike_shape)
     return ArrayJob(
         array=sequence.path / "voxels" / name,
-        layout=frames_layout(shape, ("frame", "bin", "row", "column"), codec=codec),
+        layout=frames_layout(
+            shape, ("frame", f"{name}_bin", "spike_row", "spike_column"), codec=codec, dtype=dtype
+        ),
         source=VoxelBlocks.of(sequence, store.nodes, num_bins),
         inputs=fingerprint_of(store.attributes["stages"][INGEST]["sequences"][sequence.key]),
         attributes={

@@ -4,18 +4,22 @@ Frame j of the n frames of an exposure goes to bin floor(j * K / n), in integers
 misplaces frames in a quarter to nine tenths of all windows.
 """
 
-import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 MAX_FRAMES_PER_BIN = 255
-"""A bin of more frames could count past what uint8 holds."""
+"""A bin of more frames could count past what uint8 holds, and is counted in uint16."""
+MOST_FRAMES_PER_BIN = 65535
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Span = tuple[int, int]
 
 
 def bin_edges(num_frames: int, num_bins: int) -> I64:
@@ -36,74 +40,172 @@ def frames_per_bin(num_frames: int, num_bins: int) -> I64:
     return np.diff(bin_edges(num_frames, num_bins))
 
 
-def bin_spikes(spikes: U8, num_bins: int) -> U8:
+def counts_type(num_frames: int, num_bins: int) -> Literal["uint8", "uint16"]:
+    """The type that holds every count that `num_frames` frames in `num_bins` bins can give.
+
+    Raises:
+        ValueError: neither does.
+    """
+    most = -(-num_frames // num_bins)
+    if most > MOST_FRAMES_PER_BIN:
+        raise ValueError(
+            f"{num_frames} frames in {num_bins} bins put {most} in one bin, more than uint16 can count"
+        )
+    return "uint8" if most <= MAX_FRAMES_PER_BIN else "uint16"
+
+
+def bin_spikes(spikes: U8, num_bins: int) -> Counts:
     """Count the spikes of every pixel in each time bin, plainly.
 
     Args:
         spikes: (n, H, W) zeros and ones, the frames of one exposure and no others.
 
     Returns:
-        (K, H, W) uint8 counts.
+        (K, H, W) counts, uint8; uint16 where a bin holds more than 255 frames.
 
     Raises:
-        ValueError: a bin would hold more than 255 frames.
+        ValueError: a bin would hold more frames than uint16 can count.
     """
-    edges = _checked_edges(len(spikes), num_bins)
-    counts = [spikes[a:b].sum(axis=0, dtype=np.uint8) for a, b in itertools.pairwise(edges)]
-    return np.stack(counts)
+    kind = counts_type(len(spikes), num_bins)
+    edges = bin_edges(len(spikes), num_bins)
+    return np.stack([spikes[a:b].sum(axis=0, dtype=kind) for a, b in itertools.pairwise(edges)])
 
 
-def bin_packed(packed: U8, num_bins: int, width: int) -> U8:
-    """`bin_spikes` on packed rows, without unpacking them first.
+def bin_packed(packed: U8, num_bins: int, width: int) -> Counts:
+    """`bin_spikes` on packed rows, without unpacking them.
 
     Args:
         packed: (n, H, ceil(W / 8)) uint8, LSB first: bit i of byte j is the pixel in column 8 * j + i.
         width: W, in pixels.
 
     Returns:
-        (K, H, W) uint8 counts.
+        (K, H, W) counts, uint8; uint16 where a bin holds more than 255 frames.
     """
-    edges = _checked_edges(len(packed), num_bins)
-    if packed.shape[2] != (width + 7) // 8:
-        raise ValueError(f"rows of {packed.shape[2]} bytes do not hold {width} pixels")
-    _, height, row_bytes = packed.shape
-    lanes = np.zeros((num_bins, height, row_bytes), np.uint64)
-    _kernel()(np.ascontiguousarray(packed), edges, lanes)
-    return lanes.view(np.uint8)[:, :, :width]
+    num_frames, height, row_bytes = packed.shape
+    if row_bytes != (width + 7) // 8:
+        raise ValueError(f"rows of {row_bytes} bytes do not hold {width} pixels")
+    counts = cast(Counts, np.empty((num_bins, height, width), counts_type(num_frames, num_bins)))
+    count_window(packed, bin_edges(num_frames, num_bins), (0, height), (0, width), counts)
+    return counts
 
 
-def _checked_edges(num_frames: int, num_bins: int) -> I64:
-    edges = bin_edges(num_frames, num_bins)
-    most = int(np.diff(edges).max())
-    if most > MAX_FRAMES_PER_BIN:
-        raise ValueError(
-            f"{num_frames} frames in {num_bins} bins put {most} in one bin, more than uint8 can count"
+def count_window(packed: U8, edges: I64, rows: Span, columns: Span, out: Counts) -> None:
+    """`PackedFrames.count` of an array of packed frames (n, H, ceil(W / 8)), which may be a strided view."""
+    PackedFrames.of([packed]).count(edges, rows, columns, out)
+
+
+TYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
+LANE = 128
+"""Pixels that are counted at a time."""
+SHORTEST_ROW = 8
+"""Bytes: shorter rows are filled up before they are counted."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PackedFrames:
+    """Packed frames that follow one another in time, wherever each lies in memory; counted where they lie.
+
+    Attributes:
+        parts: (n_i, H, B) uint8 arrays with first pixels in lowest bits; kept alive, and not copied.
+        addresses: (n,) of the first byte of each frame's first row.
+        row_stride: bytes from one row to the next.
+    """
+
+    parts: tuple[U8, ...]
+    addresses: I64
+    row_stride: int
+
+    @staticmethod
+    def of(parts: Sequence[U8]) -> "PackedFrames":
+        """Frames that are in one or more arrays, such as the mapped chunks of a store.
+
+        Raises:
+            ValueError: they are not uint8 arrays of three axes, or their frames differ in shape.
+        """
+        parts = tuple(parts)
+        if not parts or any(part.dtype != np.uint8 or part.ndim != 3 for part in parts):
+            raise ValueError("packed frames are uint8 (n, H, bytes of a row)")
+        if len({part.shape[1:] for part in parts}) > 1 or not all(part.size for part in parts):
+            raise ValueError(f"frames of one shape are needed, not of {[part.shape for part in parts]}")
+        missing = SHORTEST_ROW - parts[0].shape[2]
+        if missing > 0:
+            parts = tuple(np.pad(part, [(0, 0), (0, 0), (0, missing)]) for part in parts)
+        if any(part.strides[2] != 1 or part.strides[1] != parts[0].strides[1] for part in parts):
+            parts = tuple(np.ascontiguousarray(part) for part in parts)
+        starts = [part.ctypes.data + np.arange(len(part)) * part.strides[0] for part in parts]
+        return PackedFrames(parts, np.concatenate(starts), parts[0].strides[1])
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def count(self, edges: I64, rows: Span, columns: Span, out: Counts) -> None:
+        """Count the spikes of a window of pixels in each time bin.
+
+        Args:
+            edges: (K + 1,) frame numbers: bin k is frames [edges[k], edges[k + 1]); `bin_edges` for an exposure that
+                is all of these frames. Bins may be empty.
+            rows, columns: of the window, [first, last). Windows at least 128 wide that begin and end at whole bytes
+                are counted fastest.
+            out: (K, rows, columns) counts, overwritten. uint8 takes bins of up to 255 frames, uint16 of up to 65,535.
+
+        Raises:
+            ValueError: window or bins lie outside the frames, `out` has another shape, or its type is too narrow.
+        """
+        self._require(rows, columns, (len(edges) - 1, rows[1] - rows[0], columns[1] - columns[0]), out)
+        edges = np.array(edges, np.int64)
+        if out.dtype != np.uint8:
+            self._count_wide(edges, rows, columns, out)
+        elif out.strides[2] == 1 and (out.shape[2] >= LANE or out.flags.c_contiguous):
+            self._count_bytes(edges, rows, columns, out)
+        else:
+            counts = np.empty(out.shape, np.uint8)
+            self._count_bytes(edges, rows, columns, counts)
+            out[...] = counts
+
+    def _require(self, rows: Span, columns: Span, expected: tuple[int, int, int], out: Counts) -> None:
+        _, height, row_bytes = self.parts[0].shape
+        if not (0 <= rows[0] < rows[1] <= height and 0 <= columns[0] < columns[1] <= 8 * row_bytes):
+            raise ValueError(
+                f"rows {rows} and columns {columns} do not lie in frames of {height}x{8 * row_bytes}"
+            )
+        if expected[0] < 1 or out.shape != expected or out.dtype not in TYPES or not out.flags.writeable:
+            raise ValueError(f"out is {out.dtype} {out.shape}, expected writable counts {expected}")
+
+    def _count_bytes(self, edges: I64, rows: Span, columns: Span, out: U8) -> None:
+        from pipeline.count_kernel import (  # numba: 0.3 s that few commands need to pay
+            count_lanes,
+            lane_table,
         )
-    return edges
 
+        pixels = 8 * self.parts[0].shape[2]
+        if columns == (0, pixels) and 8 * self.row_stride == out.strides[1] == pixels:
+            # Whole rows that lie end to end are one long row, without a rest at the end of each.
+            window = (0, 1, rows[0] * pixels, rows[1] * pixels, 0, rows[1] * self.row_stride, 0)
+        else:
+            window = (*rows, *columns, self.row_stride, pixels // 8, out.strides[1])
+        lanes, whole = lane_table(*window)
+        place = out.ctypes.data
+        end = place + out.nbytes
+        least, most = count_lanes(
+            self.addresses, edges, lanes, whole, out.shape[2], place, out.strides[0], end
+        )
+        if least < 0:
+            raise ValueError(f"edges {edges.tolist()} do not cut {len(self)} frames into bins")
+        if most > MAX_FRAMES_PER_BIN:
+            raise ValueError(f"{most} frames in one bin are more than uint8 can count")
+        if least == 0:
+            out[edges[1:] == edges[:-1]] = 0
 
-@functools.cache
-def _kernel() -> Callable[[U8, I64, npt.NDArray[np.uint64]], None]:
-    """The compiled counting loop; compiled once per machine, then loaded from numba's cache."""
-    import numba  # 0.3 s of import that commands without voxels need not pay
-
-    return numba.njit(nogil=True, cache=True)(_count)
-
-
-SPREAD = np.uint64(0x0002040810204081)
-"""Times a 7-bit number: a copy of it every 7 bits, so that its bit i lands on bit 8 * i."""
-LOW_BITS = np.uint64(0x0001010101010101)
-SEVEN_BITS = np.uint64(0x7F)
-BIT_7, BYTE_7 = np.uint64(7), np.uint64(56)
-
-
-def _count(packed: U8, edges: I64, lanes: npt.NDArray[np.uint64]) -> None:
-    """Add each byte's 8 bits to 8 one-byte counters at once: (n, H, B) bytes to (K, H, B) words of 8 counts."""
-    num_bins, height, row_bytes = lanes.shape
-    for k in range(num_bins):
-        for y in range(height):
-            for j in range(edges[k], edges[k + 1]):
-                for b in range(row_bytes):
-                    byte = np.uint64(packed[j, y, b])
-                    low = ((byte & SEVEN_BITS) * SPREAD) & LOW_BITS
-                    lanes[k, y, b] += low | ((byte >> BIT_7) << BYTE_7)
+    def _count_wide(self, edges: I64, rows: Span, columns: Span, out: Counts) -> None:
+        """Counts of more than 255 frames, as the sum of the bytes' counts."""
+        if np.diff(edges).max() > MOST_FRAMES_PER_BIN:
+            raise ValueError(f"{np.diff(edges).max()} frames in one bin are more than uint16 can count")
+        part = np.empty((1, *out.shape[1:]), np.uint8)
+        for (first, last), counts in zip(itertools.pairwise(edges.tolist()), out, strict=True):
+            counts[...] = 0
+            for start in range(first, max(last, first + 1), MAX_FRAMES_PER_BIN):
+                stop = min(
+                    start + MAX_FRAMES_PER_BIN, last
+                )  # before `start` where the edges are, which is refused
+                self._count_bytes(np.array([start, stop]), rows, columns, part)
+                counts += part[0]

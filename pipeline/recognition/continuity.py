@@ -81,7 +81,9 @@ def _by_block(stream: SpikeStream) -> Iterator[tuple[npt.NDArray[np.int64], ...]
 def _words(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     """Packed frames (n, H, bytes) as (n, words): as many bits at a time as the processor counts."""
     flat = rows.reshape(len(rows), -1)
-    return np.pad(flat, [(0, 0), (0, -flat.shape[1] % 8)]).view(np.uint64)
+    if missing := -flat.shape[1] % 8:
+        flat = np.pad(flat, [(0, 0), (0, missing)])
+    return np.ascontiguousarray(flat).view(np.uint64)
 
 
 def _ones(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

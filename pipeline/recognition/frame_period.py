@@ -128,5 +128,10 @@ def _coincidences(data: Bytes, distance: int, order: Order) -> int:
     first, second = data[:compared], data[whole : whole + compared]
     if not shift:
         return int(np.bitwise_count(first & second).sum(dtype=np.int64))
-    bits = np.unpackbits(data[whole : whole + compared + 1], bitorder=order)[shift : shift + 8 * compared]
-    return int(np.count_nonzero(np.unpackbits(first, bitorder=order) & bits))
+    following = data[whole + 1 : whole + compared + 1]
+    # Times a power of two is a shift to the left that numpy does many bytes at a time; what is too high is dropped.
+    if order == "little":
+        moved = (second >> np.uint8(shift)) | (following * np.uint8(1 << 8 - shift))
+    else:
+        moved = (second * np.uint8(1 << shift)) | (following >> np.uint8(8 - shift))
+    return int(np.bitwise_count(first & moved).sum(dtype=np.int64))

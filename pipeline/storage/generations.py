@@ -35,7 +35,10 @@ def settle(store: Path, root: Attributes) -> None:
         gone = held.digests.keys() - digests_of(root, outdated=True).keys()
         for name in sorted(gone, reverse=True):  # what is in a group before the group
             touched |= _set_aside(store, name)
-            remove_empty(store / name)
+            (store / name / "zarr.json").unlink(missing_ok=True)
+            for folder in (store / name, *(store / name).parents):
+                with contextlib.suppress(OSError):  # there is something else in it
+                    os.rmdir(folder)
     for folder in touched:
         if folder.is_dir():
             sync_directory(folder)

@@ -7,7 +7,6 @@ cache of our own to configure.
 
 import itertools
 import math
-import operator
 import resource
 import threading
 from collections import OrderedDict
@@ -23,6 +22,7 @@ from pipeline.storage.metadata import REPAIR, read_metadata
 from pipeline.storage.mirror import open_shard, shard_cache
 from pipeline.storage.nodes import ATTEMPTS, Node
 from pipeline.storage.remote import UnreachableError
+from pipeline.storage.selections import Span, spans_of
 from pipeline.storage.shards import (
     CRC_BYTES,
     MISSING,
@@ -30,15 +30,16 @@ from pipeline.storage.shards import (
     ArrayLayout,
     Index,
     Receipt,
-    compressor,
     crc32c_bytes,
     shard_key,
 )
+from pipeline.storage.unpacking import unpack_planes, unpacked_bytes
 
 MAX_CHUNK_BYTES = 1 << 28
 """The largest chunks that are written are tables of a sequence's frames, or single spike frames."""
-_UNPACKED = slice(4, 8)
-"""Where the header of a Blosc buffer holds the size of what is in it."""
+AXES = 4
+"""Arrays of fewer axes are read as if others of length 1 came before."""
+_FIRST = np.zeros((1,) * AXES, np.int64)
 
 
 class MappedArray:
@@ -69,6 +70,7 @@ class MappedArray:
             ledger = self.attributes["ledger"].items()
             self._receipts = {key: Receipt(key, int(size), int(seal)) for key, (size, seal) in ledger}
             _require_room(self.layout, self._receipts.values())
+            self._chunk, self._per_shard = geometry(self.layout)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise StoreError(f"{path / 'zarr.json'}: not an array written by spk: {error!r}") from error
 
@@ -95,70 +97,70 @@ class MappedArray:
             IndexError: a position outside the array, a step other than 1, or what numpy calls fancy indexing.
             StoreError: a shard is missing or damaged.
         """
-        spans, dropped = self._spans(selection)
-        if any(a == b for a, b in spans):
-            values: npt.NDArray[Any] = np.empty([b - a for a, b in spans], self.dtype)
-        else:
-            values = self._read(spans)
+        spans, dropped = spans_of(selection, self.shape)
+        values = self._view(spans)
+        if values is None:
+            values = np.empty([b - a for a, b in spans], self.dtype)
+            self._fill(spans, values)
         return values.reshape([n for axis, n in enumerate(values.shape) if axis not in dropped])
 
-    def _spans(self, selection: Any) -> tuple[list[tuple[int, int]], set[int]]:
-        selection = selection if isinstance(selection, tuple) else (selection,)
-        if len(selection) > len(self.shape):
-            raise IndexError(f"{len(selection)} indices for an array of {len(self.shape)} axes")
-        selection = selection + (slice(None),) * (len(self.shape) - len(selection))
-        spans, dropped = [], set()
-        for axis, (part, size) in enumerate(zip(selection, self.shape, strict=True)):
-            if isinstance(part, slice):
-                start, stop, step = part.indices(size)
-                if step != 1:
-                    raise IndexError(f"step {step} on axis {axis}: only whole spans can be read")
-                spans.append((start, max(start, stop)))
-                continue
-            position = _position(part)
-            if not -size <= position < size:
-                raise IndexError(f"{position} on axis {axis} of size {size}")
-            spans.append((position % size, position % size + 1))
-            dropped.add(axis)
-        return spans, dropped
+    def read_into(self, selection: Any, out: npt.NDArray[Any]) -> None:
+        """Copy the selected values to `out`, which has their shape and type and may be laid out in any way.
 
-    def _read(self, spans: list[tuple[int, int]]) -> npt.NDArray[Any]:
+        Raises:
+            ValueError: `out` has another shape or type.
+            IndexError, StoreError: as for `[]`.
+        """
+        spans, dropped = spans_of(selection, self.shape)
+        wanted = tuple(b - a for axis, (a, b) in enumerate(spans) if axis not in dropped)
+        if out.shape != wanted or out.dtype != self.dtype or not out.flags.writeable:
+            raise ValueError(f"{out.dtype} {out.shape}, expected {self.dtype} {wanted} that can be written")
+        self._fill(spans, out[tuple(None if axis in dropped else slice(None) for axis in range(len(spans)))])
+
+    def _view(self, spans: list[Span]) -> npt.NDArray[Any] | None:
+        """The values where they are, if that is in one uncompressed chunk."""
         chunk_shape = self.layout.chunk
-        grids = [range(a // c, (b - 1) // c + 1) for (a, b), c in zip(spans, chunk_shape, strict=True)]
-        positions = list(itertools.product(*grids))
-        if len(positions) == 1:
-            origin = [p * c for p, c in zip(positions[0], chunk_shape, strict=True)]
-            inside = tuple(slice(a - o, b - o) for (a, b), o in zip(spans, origin, strict=True))
-            return self._chunk(positions[0])[inside]
-        values = np.empty([b - a for a, b in spans], self.dtype)
-        for position in positions:
-            target, source = [], []
-            for (a, b), p, c in zip(spans, position, chunk_shape, strict=True):
-                first, last = max(a, p * c), min(b, (p + 1) * c)
-                target.append(slice(first - a, last - a))
-                source.append(slice(first - p * c, last - p * c))
-            values[tuple(target)] = self._chunk(position)[tuple(source)]
-        return values
-
-    def _chunk(self, position: Index) -> npt.NDArray[Any]:
+        position = tuple(a // c for (a, _), c in zip(spans, chunk_shape, strict=True))
+        origin = [p * c for p, c in zip(position, chunk_shape, strict=True)]
+        inside = all(a < b <= o + c for (a, b), o, c in zip(spans, origin, chunk_shape, strict=True))
+        if self.layout.codec != "none" or not inside:
+            return None
         per_shard = self.layout.chunks_per_shard
         shard = tuple(p // n for p, n in zip(position, per_shard, strict=True))
-        number = int(
-            np.ravel_multi_index([p % n for p, n in zip(position, per_shard, strict=True)], per_shard)
-        )
-        receipt = self._receipts.get(shard_key(shard))
+        data = self._shard(shard).chunk(tuple(p % n for p, n in zip(position, per_shard, strict=True)))
+        chunk = data.view(self.dtype).reshape(chunk_shape)
+        return chunk[tuple(slice(a - o, b - o) for (a, b), o in zip(spans, origin, strict=True))]
+
+    def _fill(self, spans: list[Span], out: npt.NDArray[Any]) -> None:
+        if not out.size:
+            return
+        if self.dtype.itemsize > 1 and out.strides[-1] != self.dtype.itemsize:
+            in_rows = np.empty(out.shape, self.dtype)
+            self._fill(spans, in_rows)
+            out[...] = in_rows
+            return
+        missing = AXES - len(spans)
+        a, b = spans[-1]
+        in_bytes = [(0, 1)] * missing + spans[:-1] + [(a * self.dtype.itemsize, b * self.dtype.itemsize)]
+        target = out.view(np.uint8)[(None,) * missing]
+        chunk, per_shard = self._chunk, self._per_shard
+        grid = [
+            range(a // (c * n), (b - 1) // (c * n) + 1)
+            for (a, b), c, n in zip(in_bytes, chunk, per_shard, strict=True)
+        ]
+        for shard in itertools.product(*grid):
+            box, base = [], []
+            for position, (a, b), c, n in zip(shard, in_bytes, chunk, per_shard, strict=True):
+                first, stop = max(a // c, position * n), min((b - 1) // c + 1, (position + 1) * n)
+                box.append(slice(first - position * n, stop - position * n))
+                base.append(first * c - a)
+            self._shard(shard[missing:]).gather(tuple(box), tuple(base), target)
+
+    def _shard(self, position: Index) -> "_MappedShard":
+        receipt = self._receipts.get(shard_key(position))
         if receipt is None:
-            raise StoreError(f"{self.path / shard_key(shard)}: shard is not in the array's ledger", REPAIR)
-        data = _MAPS.get(self._places, receipt, self.layout).chunk(number)
-        plain = self.layout.codec == "none"
-        unpacked = len(data) if plain else int.from_bytes(data[_UNPACKED].tobytes(), "little")
-        if unpacked != self.layout.chunk_bytes:
-            raise StoreError(
-                f"{self.path}: a chunk of {unpacked}, not {self.layout.chunk_bytes} bytes", REPAIR
-            )
-        if not plain:
-            data = np.frombuffer(compressor(self.layout.codec).decode(data), np.uint8)
-        return data.view(self.dtype).reshape(self.layout.chunk)
+            raise StoreError(f"{self.path / shard_key(position)}: shard is not in the array's ledger", REPAIR)
+        return _MAPS.get(self._places, receipt, self.layout)
 
 
 class _MappedShard:
@@ -166,6 +168,7 @@ class _MappedShard:
 
     def __init__(self, path: Path, receipt: Receipt, layout: ArrayLayout) -> None:
         self._path = path
+        self._layout = layout
         try:
             with open_shard(path, receipt, layout.index_bytes) as file:
                 self.file = Path(file.name)  # what is mapped: elsewhere than `path` if it is a local copy
@@ -180,30 +183,69 @@ class _MappedShard:
             raise StoreError(f"{path}: the shard's index does not match its checksum", REPAIR)
         if int.from_bytes(seal, "little") != receipt.seal:
             raise StoreError(f"{path}: is not the shard that was written here", REPAIR)
+        chunk, per_shard = geometry(layout)
+        self._chunk = chunk
         self._index = np.frombuffer(index, "<u8").reshape(-1, 2)
-        self._verified = np.zeros(len(self._index), bool)
+        self._starts = np.full(per_shard, -1)  # of the chunks that were verified
+        self._numbers = np.arange(len(self._index)).reshape(per_shard)
 
-    def chunk(self, number: int) -> npt.NDArray[np.uint8]:
-        """The encoded bytes of an inner chunk, without checksum, verified."""
+    def chunk(self, position: Index) -> npt.NDArray[np.uint8]:
+        """The encoded bytes of an inner chunk, without checksum, verified.
+
+        Args:
+            position: in the shard's grid of chunks.
+        """
+        return self._verified(int(self._numbers.reshape(self._layout.chunks_per_shard)[position]))
+
+    def gather(self, box: tuple[slice, ...], base: Index, out: npt.NDArray[np.uint8]) -> None:
+        """Copy what `out` wants of a box of this shard's chunks; see `pipeline.storage.gather`."""
+        from pipeline.storage.gather import gather
+
+        if self._layout.codec != "none":
+            for position, number in np.ndenumerate(self._numbers[box]):
+                origin = tuple(b + p * c for b, p, c in zip(base, position, self._chunk, strict=True))
+                self._gather_unpacked(self._verified(int(number)), origin, out)
+        elif not gather(self._bytes, self._starts[box], self._chunk, base, out):
+            for number in self._numbers[box].flat:
+                self._verified(int(number))
+            gather(self._bytes, self._starts[box], self._chunk, base, out)
+
+    def _gather_unpacked(self, data: npt.NDArray[np.uint8], base: Index, out: npt.NDArray[np.uint8]) -> None:
+        from pipeline.storage.gather import gather, gather_bits
+
+        unpacked, block_bytes = unpack_planes(data, self._layout.chunk_bytes)
+        if block_bytes:
+            gather_bits(unpacked, block_bytes, self._chunk, base, out)
+        else:
+            gather(unpacked, _FIRST, self._chunk, base, out)
+
+    def _verified(self, number: int) -> npt.NDArray[np.uint8]:
         offset, length = (int(value) for value in self._index[number])
+        if self._starts.flat[number] < 0:
+            self._verify(number, offset, length)
+            self._starts.flat[number] = offset
+        return self._bytes[offset : offset + length - CRC_BYTES]
+
+    def _verify(self, number: int, offset: int, length: int) -> None:
         if offset == int(MISSING):
             raise StoreError(f"{self._path}: inner chunk {number} was never written", REPAIR)
         end = offset + length
         data = self._bytes[offset : end - CRC_BYTES]
-        if not self._verified[number]:
-            if end > len(self._bytes) or crc32c_bytes(data) != self._bytes[end - CRC_BYTES : end].tobytes():
-                raise StoreError(f"{self._path}: inner chunk {number} does not match its checksum", REPAIR)
-            self._verified[number] = True
-        return data
+        if end > len(self._bytes) or crc32c_bytes(data) != self._bytes[end - CRC_BYTES : end].tobytes():
+            raise StoreError(f"{self._path}: inner chunk {number} does not match its checksum", REPAIR)
+        found = len(data) if self._layout.codec == "none" else unpacked_bytes(data)
+        if found != self._layout.chunk_bytes:
+            raise StoreError(
+                f"{self._path}: a chunk of {found}, not {self._layout.chunk_bytes} bytes", REPAIR
+            )
 
 
-def _position(part: Any) -> int:
-    if isinstance(part, bool | np.bool_):
-        raise IndexError(f"index {part}: expected a whole number or a slice")
-    try:
-        return operator.index(part)
-    except TypeError:
-        raise IndexError(f"index {part!r}: expected a whole number or a slice") from None
+def geometry(layout: ArrayLayout) -> tuple[Index, Index]:
+    """Shape of a chunk, in bytes, and how many make a shard, both with `AXES` axes."""
+    *sides, last = layout.chunk
+    missing = (1,) * (AXES - len(layout.chunk))
+    chunk = (*missing, *sides, last * np.dtype(layout.dtype).itemsize)
+    return chunk, missing + layout.chunks_per_shard
 
 
 def _map_shard(places: tuple[Path, ...], receipt: Receipt, layout: ArrayLayout) -> _MappedShard:
@@ -212,18 +254,18 @@ def _map_shard(places: tuple[Path, ...], receipt: Receipt, layout: ArrayLayout) 
     Raises:
         StoreError: it is nowhere, or damaged; what is wrong with the one that is in place.
     """
-    problems = []
-    try:
-        for place in places * ATTEMPTS:
-            try:
-                return _MappedShard(place / receipt.key, receipt, layout)
-            except UnreachableError:
-                raise
-            except StoreError as error:
-                problems.append(error)
-        raise problems[0]
-    finally:
-        problems.clear()  # they hold this frame, which holds them and, with its callers', the store's generation
+    problems: list[StoreError] = []
+    for place in places * ATTEMPTS:
+        try:
+            shard = _MappedShard(place / receipt.key, receipt, layout)
+        except UnreachableError:
+            raise
+        except StoreError as error:
+            problems.append(error)
+        else:
+            problems.clear()  # their tracebacks would keep this frame alive, and the readers above it
+            return shard
+    raise problems[0]
 
 
 MOST_MAPS = 1 << 14
@@ -299,6 +341,8 @@ def _layout_from(metadata: dict[str, Any]) -> ArrayLayout:
         dtype=metadata["data_type"],
         codec=codecs["blosc"]["cname"] if "blosc" in codecs else "none",
     )
+    if len(layout.shape) > AXES:
+        raise ValueError(f"it has more than {AXES} axes")
     if layout.metadata(metadata["attributes"]) != metadata:
         raise ValueError("its codecs or grid differ from what spk writes")
     return layout

@@ -8,7 +8,9 @@ aside, under its digest, from then on that a later generation took its place and
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +121,30 @@ class Nodes:
             else:
                 return node
         raise AssertionError
+
+    def is_whole_in_place(self, name: str) -> bool:
+        """Is the node in place, as the generation has it, with all shards of their sizes? A quick look.
+
+        What it finds wrong, `find_whole` explains; it is a tenth of the work where nothing is.
+        """
+        folder = f"{self.store}/{name}"
+        try:
+            descriptor = os.open(f"{folder}/zarr.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                text = os.read(descriptor, os.fstat(descriptor).st_size + 1)
+            finally:
+                os.close(descriptor)
+            if hashlib.sha256(text).hexdigest() != self.digests[name] or os.path.islink(folder):
+                return False
+            if b'"ledger"' not in text:  # a group, and its digest says all
+                return True
+            for key, (size, _) in json.loads(text)["attributes"]["ledger"].items():
+                found = os.lstat(f"{folder}/{key}")
+                if found.st_size != size or not stat.S_ISREG(found.st_mode):
+                    return False
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return True
 
     def places(self, name: str) -> tuple[Path, ...]:
         """Where the node may be, in the order in which to look."""

@@ -13,17 +13,47 @@ import numpy.typing as npt
 
 from pipeline.files import write_atomic
 from pipeline.storage.mirror import is_there, ship
-from pipeline.storage.shards import ArrayLayout, Index, Receipt, shard_key, write_shard
+from pipeline.storage.shards import ArrayLayout, Index, Receipt, Region, inside, shard_key, write_chunks
 
-Region = tuple[slice, ...]
+
+class Block(Protocol):
+    """The values of one shard on their way to it, an inner chunk at a time: no shard has to fit into memory."""
+
+    def chunk(self, part: Region) -> npt.NDArray[Any]:
+        """The values of a part of the array. The next call may overwrite them.
+
+        Args:
+            part: an inner chunk, or what of it is in the array. All parts of the block's region are asked for, each
+                once, last axis fastest.
+        """
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """What to tell, as JSON, whoever assembles the array; asked for after the last chunk."""
+        ...
 
 
 class BlockSource(Protocol):
     """Where a piece's values come from. Sent to workers, so it holds paths, never data."""
 
-    def block(self, region: Region) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-        """The values of a region of the array, and a JSON summary of them for whoever assembles the array."""
+    def open(self, region: Region) -> Block:
+        """The values of a region of the array."""
         ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class WholeBlock:
+    """A block of values that are small enough to be there all at once."""
+
+    region: Region
+    values: npt.NDArray[Any]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def chunk(self, part: Region) -> npt.NDArray[Any]:
+        return self.values[inside(part, self.region)]
+
+    def summary(self) -> dict[str, Any]:
+        return self.about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +90,10 @@ def build_piece(piece: Piece) -> Built:
     """Write one shard and its receipt, unless a receipt shows that it is there already."""
     if (earlier := _earlier(piece)) is not None:
         return earlier
-    values, summary = piece.source.block(piece.layout.region(piece.shard))
+    block = piece.source.open(piece.layout.region(piece.shard))
     piece.receipt_path.unlink(missing_ok=True)  # it is not of the bytes that follow
-    receipt = write_shard(piece.array, piece.layout, piece.shard, values)
+    receipt = write_chunks(piece.array, piece.layout, piece.shard, block.chunk)
+    summary = block.summary()
     ship(piece.array / receipt.key)
     note = {"inputs": piece.inputs, "size": receipt.size, "seal": receipt.seal, "summary": summary}
     write_atomic(piece.receipt_path, json.dumps(note))

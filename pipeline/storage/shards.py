@@ -11,7 +11,7 @@ place or time is told by one look at its end.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -23,13 +23,18 @@ import numpy.typing as npt
 from pipeline.files import atomic_file
 
 Codec = Literal["none", "lz4", "zstd"]
+DataType = Literal["uint8", "uint16", "int64"]
 Index = tuple[int, ...]
+Region = tuple[slice, ...]
+"""A part of an array, counted from its beginning."""
 
 MISSING = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Offset and length, in a shard's index, of an inner chunk that is not there."""
 CRC_BYTES = 4
 SEAL_BYTES = 4
-TARGET_SHARD_BYTES = 32 << 20
+TARGET_SHARD_BYTES = 128 << 20
+"""Decoded bytes of a shard. 100 TB are 800,000 files then, each built, and where needed built again, in a second or
+less; building one takes the memory of an inner chunk, whatever this is."""
 TARGET_TILE = 128
 SMALLEST_TILE = 64
 
@@ -50,7 +55,7 @@ class ArrayLayout:
     shard: Index
     chunk: Index
     names: tuple[str, ...]
-    dtype: Literal["uint8", "int64"] = "uint8"
+    dtype: DataType = "uint8"
     codec: Codec = "none"
 
     def __post_init__(self) -> None:
@@ -82,10 +87,23 @@ class ArrayLayout:
         """The positions of all shards, last axis fastest."""
         return itertools.product(*(range(n) for n in self.grid))
 
-    def region(self, shard: Index) -> tuple[slice, ...]:
+    def region(self, shard: Index) -> Region:
         """The part of the array that a shard holds."""
         spans = zip(shard, self.shard, self.shape, strict=True)
         return tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in spans)
+
+    def parts(self, shard: Index) -> Iterator[tuple[int, Region]]:
+        """The number of each inner chunk of a shard, last axis fastest, and the part of the array that it holds.
+
+        Chunks beyond the end of the array are left out, and those that reach beyond it are cut there.
+        """
+        region = self.region(shard)
+        counts = self.chunks_per_shard
+        for number, position in enumerate(itertools.product(*map(range, counts))):
+            starts = [r.start + p * c for r, p, c in zip(region, position, self.chunk, strict=True)]
+            if all(start < whole.stop for start, whole in zip(starts, region, strict=True)):
+                ends = zip(starts, self.chunk, region, strict=True)
+                yield number, tuple(slice(start, min(start + c, whole.stop)) for start, c, whole in ends)
 
     def metadata(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """The array's `zarr.json`."""
@@ -123,24 +141,34 @@ class Receipt:
 
 
 def frames_layout(
-    shape: tuple[int, int, int, int], names: tuple[str, ...], *, codec: Codec = "none"
+    shape: tuple[int, int, int, int],
+    names: tuple[str, ...],
+    *,
+    dtype: DataType = "uint8",
+    codec: Codec = "none",
 ) -> ArrayLayout:
-    """Layout of (N, C, H, W) uint8 images or voxel grids: tiles of one frame, several frames to a shard."""
+    """Layout of (N, C, H, W) images or voxel grids: tiles of one frame, several frames to a shard."""
     num_frames, channels, height, width = shape
     tile = (tile_side(height), tile_side(width))
     plane = tuple(-(-n // side) * side for n, side in zip((height, width), tile, strict=True))
-    per_shard = max(1, min(num_frames, TARGET_SHARD_BYTES // (channels * math.prod(plane))))
+    frame_bytes = channels * math.prod(plane) * np.dtype(dtype).itemsize
+    per_shard = max(1, min(num_frames, TARGET_SHARD_BYTES // frame_bytes))
     shard = (per_shard, channels, *plane)
-    return ArrayLayout(shape=shape, shard=shard, chunk=(1, channels, *tile), names=names, codec=codec)
+    chunk = (1, channels, *tile)
+    return ArrayLayout(shape=shape, shard=shard, chunk=chunk, names=names, dtype=dtype, codec=codec)
 
 
 def spikes_layout(shape: tuple[int, int, int], *, codec: Codec = "none") -> ArrayLayout:
-    """Layout of (T, H, ceil(W / 8)) packed spikes: whole frames, some to a chunk, many to a shard."""
+    """Layout of (T, H, ceil(W / 8)) packed spikes: whole frames, some to a chunk, many to a shard.
+
+    Chunks that are read in place may be larger than those that must be decoded for the sake of a few frames.
+    """
     num_frames, height, row_bytes = shape
     frame_bytes = height * row_bytes
-    per_chunk = max(1, min(num_frames, (256 << 10) // frame_bytes))
+    target = 1 << 20 if codec == "none" else 256 << 10
+    per_chunk = max(1, min(num_frames, target // frame_bytes))
     chunks = max(1, min(-(-num_frames // per_chunk), TARGET_SHARD_BYTES // (per_chunk * frame_bytes)))
-    names = ("spike_frame", "row", "byte")
+    names = ("spike_frame", "spike_row", "spike_byte")
     chunk = (per_chunk, height, row_bytes)
     shard = (chunks * per_chunk, height, row_bytes)
     return ArrayLayout(shape=shape, shard=shard, chunk=chunk, names=names, codec=codec)
@@ -165,24 +193,48 @@ def shard_key(shard: Index) -> str:
     return "/".join(("c", *map(str, shard)))
 
 
-def write_shard(array: Path, layout: ArrayLayout, shard: Index, block: npt.NDArray[Any]) -> Receipt:
+def write_shard(array: Path, layout: ArrayLayout, shard: Index, values: npt.NDArray[Any]) -> Receipt:
     """Write one shard, whole and durable.
 
     Args:
-        block: the values of `layout.region(shard)`.
+        values: of `layout.region(shard)`.
 
     Raises:
-        ValueError: the block has another shape or type.
+        ValueError: they have another shape or type.
     """
     region = layout.region(shard)
-    expected = tuple(part.stop - part.start for part in region)
-    if block.shape != expected or block.dtype != np.dtype(layout.dtype):
-        raise ValueError(f"block of {block.dtype} {block.shape}, expected {layout.dtype} {expected}")
+    expected = _shape(region)
+    if values.shape != expected or values.dtype != np.dtype(layout.dtype):
+        raise ValueError(f"block of {values.dtype} {values.shape}, expected {layout.dtype} {expected}")
+    return write_chunks(array, layout, shard, lambda part: values[inside(part, region)])
+
+
+def write_chunks(
+    array: Path, layout: ArrayLayout, shard: Index, chunk: Callable[[Region], npt.NDArray[Any]]
+) -> Receipt:
+    """Write one shard, whole and durable, of inner chunks that are made one by one.
+
+    Args:
+        chunk: the values of a part of the array, an inner chunk or what of it is in the array; it is called for one
+            after the other, last axis fastest, and may use the same memory for all of them.
+
+    Raises:
+        ValueError: values have another shape or type.
+    """
     key = shard_key(shard)
     with atomic_file(array / key) as file:
-        seal = _write_encoded(file, layout, block)
+        seal = _write_encoded(file, layout, shard, chunk)
         size = file.tell()
     return Receipt(key, size, seal)
+
+
+def inside(part: Region, region: Region) -> Region:
+    """A part of an array, counted from the beginning of a region that it lies in."""
+    return tuple(slice(p.start - r.start, p.stop - r.start) for p, r in zip(part, region, strict=True))
+
+
+def _shape(region: Region) -> Index:
+    return tuple(part.stop - part.start for part in region)
 
 
 def crc32c_bytes(data: Any) -> bytes:
@@ -190,14 +242,14 @@ def crc32c_bytes(data: Any) -> bytes:
     return google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
 
 
-def compressor(codec: Codec) -> Any:
-    """The numcodecs Blosc of a codec's name, or None."""
+def compressor(codec: Codec, itemsize: int = 1) -> Any:
+    """The numcodecs Blosc of a codec's name, for values of so many bytes; or None."""
     if codec == "none":
         return None
     from numcodecs import Blosc, blosc
 
     blosc.use_threads = False  # threads write their blocks in the order they finish: other bytes every time
-    return Blosc(cname=codec, clevel=_CLEVEL[codec], shuffle=Blosc.BITSHUFFLE, typesize=1)
+    return Blosc(cname=codec, clevel=_CLEVEL[codec], shuffle=Blosc.BITSHUFFLE, typesize=itemsize)
 
 
 _CLEVEL = {"lz4": 5, "zstd": 3}
@@ -211,22 +263,22 @@ def _compressor_metadata(layout: ArrayLayout) -> list[dict[str, Any]]:
         "cname": layout.codec,
         "clevel": level,
         "shuffle": "bitshuffle",
-        "typesize": 1,
+        "typesize": np.dtype(layout.dtype).itemsize,
         "blocksize": 0,
     }
     return [{"name": "blosc", "configuration": settings}]
 
 
-def _write_encoded(file: BinaryIO, layout: ArrayLayout, block: npt.NDArray[Any]) -> int:
+def _write_encoded(
+    file: BinaryIO, layout: ArrayLayout, shard: Index, chunk: Callable[[Region], npt.NDArray[Any]]
+) -> int:
     """Write inner chunks in C order, each with its checksum, then seal and index; return the seal."""
-    encoder = compressor(layout.codec)
+    encoder = compressor(layout.codec, np.dtype(layout.dtype).itemsize)
     index = np.full((math.prod(layout.chunks_per_shard), 2), MISSING, "<u8")
+    room = np.empty(layout.chunk, layout.dtype)
     seal, offset = 0, 0
-    for number, position in enumerate(itertools.product(*map(range, layout.chunks_per_shard))):
-        starts = [p * c for p, c in zip(position, layout.chunk, strict=True)]
-        if any(start >= n for start, n in zip(starts, block.shape, strict=True)):
-            continue  # beyond the end of the array
-        data = _chunk_bytes(block, starts, layout.chunk)
+    for number, part in layout.parts(shard):
+        data = _chunk_bytes(chunk(part), _shape(part), room)
         if encoder is not None:
             data = encoder.encode(data)
         checksum = crc32c_bytes(data)
@@ -241,8 +293,15 @@ def _write_encoded(file: BinaryIO, layout: ArrayLayout, block: npt.NDArray[Any])
     return seal
 
 
-def _chunk_bytes(block: npt.NDArray[Any], starts: list[int], chunk: Index) -> bytes:
-    part = block[tuple(slice(a, a + c) for a, c in zip(starts, chunk, strict=True))]
-    if part.shape != chunk:
-        part = np.pad(part, [(0, c - n) for c, n in zip(chunk, part.shape, strict=True)])
-    return part.tobytes()
+def _chunk_bytes(values: npt.NDArray[Any], expected: Index, room: npt.NDArray[Any]) -> Any:
+    """The bytes of a whole inner chunk: the values' own where they lie so in memory, else copied into `room`."""
+    if values.shape != expected or values.dtype != room.dtype:
+        raise ValueError(f"chunk of {values.dtype} {values.shape}, expected {room.dtype} {expected}")
+    if expected != room.shape:
+        room.fill(0)
+        room[tuple(map(slice, expected))] = values
+        values = room
+    elif not values.flags.c_contiguous:
+        room[...] = values
+        values = room
+    return values.reshape(-1).view(np.uint8)

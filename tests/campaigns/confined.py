@@ -23,6 +23,7 @@ import pipeline.ingest
 import pipeline.overview
 import pipeline.voxelize
 from cli.main import main
+from pipeline.stats import CountHistogram
 from pipeline.voxels import bin_packed
 
 PRELOADED = (dask.threaded, numcodecs, zarr, pipeline.ingest, pipeline.overview, pipeline.voxelize)
@@ -95,10 +96,8 @@ def _audit(event: str, about: tuple[Any, ...], outside: str, target: int) -> Non
 if __name__ == "__main__":
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
         main(["--version"])  # loads the rest
-    for frames in (np.zeros((1, 1, 1), np.uint8), np.frombuffer(bytes(1), np.uint8).reshape(1, 1, 1)):
-        bin_packed(
-            frames, 1, 8
-        )  # numba keeps what it compiled, for arrays of both kinds, as pickles of its own
+    # numba keeps what it compiled as pickles of its own
+    CountHistogram.of(bin_packed(np.zeros((1, 1, 1), np.uint8), 1, 8))
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(run(request["words"], request["outside"], Path(request["folder"]))), flush=True)  # noqa: T201

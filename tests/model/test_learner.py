@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from model.learner import Learner
 from model.losses import CombinedLoss, LossConfig
-from model.normalize import VoxelNormalizer
+from model.normalize import NUM_COUNTS, VoxelNormalizer
 from model.optim import OptimConfig
 from model.parallel import Parallel
 from pipeline.clips import Sample
@@ -40,7 +40,7 @@ def make(config: OptimConfig | None = None, drop: float = 0.0, place: Parallel =
     return Learner(
         Net(drop),
         CombinedLoss(LossConfig(perceptual_weight=0.0)),
-        VoxelNormalizer(np.linspace(-1, 3, 256, dtype=np.float32)),
+        VoxelNormalizer(np.resize(np.linspace(-1, 3, 256, dtype=np.float32), NUM_COUNTS)),
         config or OptimConfig(lr=1e-2, warmup_steps=2),
         place,
         steps=STEPS,

@@ -23,7 +23,7 @@ from torch import nn
 
 from model.learner import Learner
 from model.losses import CombinedLoss, LossConfig
-from model.normalize import VoxelNormalizer
+from model.normalize import NUM_COUNTS, VoxelNormalizer
 from model.optim import OptimConfig
 from model.parallel import ParallelConfig, parallel
 from pipeline.clips import Sample
@@ -45,7 +45,7 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 with parallel(ParallelConfig(device="cpu")) as place:
     config = OptimConfig(lr=1e-2, warmup_steps=0, flow_freeze_steps=2, accumulate=2)
-    normalizer = VoxelNormalizer(np.linspace(0, 1, 256, dtype=np.float32))
+    normalizer = VoxelNormalizer(np.resize(np.linspace(0, 1, 256, dtype=np.float32), NUM_COUNTS))
     learner = Learner(
         Net(), CombinedLoss(LossConfig(perceptual_weight=0.0)), normalizer, config, place, steps=6, seed=0
     )

@@ -1,11 +1,13 @@
 import itertools
+import threading
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.clips import ClipConfig, ClipSource, Sample, batches
+from pipeline.clips import PREFETCHED_BATCHES, ClipConfig, ClipSource, Sample, batches
 from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
@@ -155,7 +157,7 @@ def test_every_clip_comes_once_per_epoch_in_another_order(source):
 
 def test_steps_do_not_depend_on_how_they_are_dealt_out(source):
     expected = [source.batch(range(step * 4, step * 4 + 4), 0) for step in range(5)]
-    for workers in (1, 3):
+    for workers in (0, 1, 3):
         for found, whole in zip(take(source, 5, batch_size=4, workers=workers), expected, strict=True):
             assert same(found, whole)
     ranks = [take(source, 5, batch_size=2, rank=rank, world=2) for rank in range(2)]
@@ -180,6 +182,58 @@ def test_starting_at_a_step_gives_what_that_step_would_have_seen(source):
     assert not all(same(one, other) for one, other in zip(other_seed, whole, strict=True))
 
 
+@pytest.mark.parametrize(("workers", "threads"), [(0, 0), (1, 1), (3, 3)])
+def test_samples_are_read_by_as_many_threads_as_are_wanted(source, monkeypatch, workers, threads):
+    readers = set()
+    read_into = source.read_into
+
+    def watched(*arguments):
+        readers.add(threading.get_ident())
+        time.sleep(0.01)
+        read_into(*arguments)
+
+    monkeypatch.setattr(source, "read_into", watched)
+    take(source, 4, batch_size=6, workers=workers)
+    assert len(readers - {threading.get_ident()}) == threads
+    assert (threading.get_ident() in readers) == (workers == 0)
+
+
+def test_as_many_batches_are_ahead_whatever_the_threads(source, monkeypatch):
+    rooms = []
+    room = source.room
+    monkeypatch.setattr(source, "room", lambda size: rooms.append(size) or room(size))
+    for workers in (1, 4):
+        rooms.clear()
+        take(source, 5, batch_size=2, workers=workers)
+        assert rooms == [2] * (5 + PREFETCHED_BATCHES)
+
+
+def test_counts_of_other_types_are_widened_to_the_widest(store):
+    source = ClipSource(store, "train", "k4", CONFIG)
+    expected = [source.read(source.draw(number, seed=0)) for number in range(12)]
+    blurry, voxels, sharp = source._arrays[1]
+
+    class Wide:
+        """What reads like a mapped array, of another type."""
+
+        shape, dtype = voxels.shape, np.dtype(np.uint16)
+
+        def __getitem__(self, selection):
+            return voxels[selection].astype(np.uint16)
+
+        def read_into(self, selection, out):
+            out[...] = self[selection]
+
+    wide = ClipSource(store, "train", "k4", CONFIG)
+    wide._arrays[1] = (blurry, Wide(), sharp)
+    wide._voxel_type = np.dtype(np.uint16)
+    assert {draw.clip.sequence for draw in (source.draw(number, 0) for number in range(12))} == {0, 1}
+    for number, sample in enumerate(expected):
+        found = wide.read(wide.draw(number, seed=0))
+        assert found.voxels.dtype == torch.uint16
+        np.testing.assert_array_equal(found.voxels.numpy(), sample.voxels.numpy())
+
+
 def test_samples_can_be_written_to(source):
     sample = source.read(source.draw(0, seed=0))
     before = source.read(source.draw(0, seed=0)).blurry.clone()
@@ -188,12 +242,13 @@ def test_samples_can_be_written_to(source):
 
 
 def test_reading_ahead_hands_errors_on(source, monkeypatch):
-    def broken(numbers, seed):
+    def broken(draw, batch, place):
         raise StoreError("damaged shard")
 
-    monkeypatch.setattr(source, "batch", broken)
-    with pytest.raises(StoreError, match="damaged shard"):
-        take(source, 1)
+    monkeypatch.setattr(source, "read_into", broken)
+    for workers in (0, 1, 3):
+        with pytest.raises(StoreError, match="damaged shard"):
+            take(source, 1, workers=workers)
 
 
 def test_refuses_a_crop_that_does_not_fit(store):

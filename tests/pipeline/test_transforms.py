@@ -10,25 +10,32 @@ def test_windows_match_at_every_scale():
     assert how.window(16, 4) == (slice(12, 28), slice(20, 36))
 
 
+def turned(frames: np.ndarray, voxels: bool = False, **how: bool) -> np.ndarray:
+    augmentation = Augmentation(row=0, column=0, **how)
+    out = np.empty_like(frames)
+    (augmentation.unturned_voxels if voxels else augmentation.unturned)(out)[...] = frames
+    return out
+
+
 def test_turns_by_hand():
     frames = np.array([[[[1, 2], [3, 4]]], [[[5, 6], [7, 8]]]], np.uint8)  # (2, 1, 2, 2)
 
-    def turned(**how):
-        return Augmentation(row=0, column=0, **how).turn(frames)[:, 0].tolist()
+    def lists(**how):
+        return turned(frames, **how)[:, 0].tolist()
 
-    assert turned() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
-    assert turned(transpose=True)[0] == [[1, 3], [2, 4]]
-    assert turned(flip_rows=True)[0] == [[3, 4], [1, 2]]
-    assert turned(flip_columns=True)[0] == [[2, 1], [4, 3]]
-    assert turned(transpose=True, flip_columns=True)[0] == [[3, 1], [4, 2]]  # a quarter turn clockwise
-    assert turned(reverse=True) == [[[5, 6], [7, 8]], [[1, 2], [3, 4]]]
+    assert lists() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
+    assert lists(transpose=True)[0] == [[1, 3], [2, 4]]
+    assert lists(flip_rows=True)[0] == [[3, 4], [1, 2]]
+    assert lists(flip_columns=True)[0] == [[2, 1], [4, 3]]
+    assert lists(transpose=True, flip_columns=True)[0] == [[3, 1], [4, 2]]  # a quarter turn clockwise
+    assert lists(transpose=True, flip_rows=True)[0] == [[2, 4], [1, 3]]  # and one against the clock
+    assert lists(reverse=True) == [[[5, 6], [7, 8]], [[1, 2], [3, 4]]]
 
 
 def test_reversed_voxels_have_reversed_bins():
     counts = np.arange(2 * 3).reshape(2, 3, 1, 1).astype(np.uint8)
-    how = Augmentation(row=0, column=0, reverse=True)
-    assert how.turn_voxels(counts).ravel().tolist() == [5, 4, 3, 2, 1, 0]
-    assert Augmentation(row=0, column=0).turn_voxels(counts).ravel().tolist() == [0, 1, 2, 3, 4, 5]
+    assert turned(counts, voxels=True, reverse=True).ravel().tolist() == [5, 4, 3, 2, 1, 0]
+    assert turned(counts, voxels=True).ravel().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_draws_reach_every_corner_and_symmetry_and_no_other():

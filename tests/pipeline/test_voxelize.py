@@ -156,15 +156,19 @@ def test_refuses_bins_that_cannot_count(store):
         voxelize(store, workers=0)
 
 
-def test_refuses_exposures_that_are_too_long_for_a_byte(raw, tmp_path):
-    raw.add("train/long", 9, spans=((0, 600),))
-    ingest(raw.root, tmp_path / "s", raw.manifest)
-    with pytest.raises(UsageError, match="exposure of 600 spike frames hold more than 255") as caught:
-        voxelize(tmp_path / "s", num_bins=2)
-    assert "--bins 3" in caught.value.fix
+def test_exposures_that_are_too_long_for_a_byte_are_counted_in_two(raw, tmp_path):
+    raw.add("train/long", 5, spans=((0, 800), (3, 20)))
+    ingest(raw.root, tmp_path / "s", raw.manifest, quarantine=True)
     voxelize(tmp_path / "s", num_bins=3)
-    found = zarr.open_group(tmp_path / "s", mode="r")["train/long/voxels/k3"][:]
-    np.testing.assert_array_equal(found, raw.counts("train/long", 3))
+    store = open_store(tmp_path / "s")
+    grids = store.sequence("train", "long").voxels("k3")
+    assert grids.dtype == np.uint16 and store.sequence("train", "a").voxels("k3").dtype == np.uint8
+    for k, (a, b) in enumerate(raw.spans["train/long"]):
+        frames, bins = raw.spikes("train/long")[a:b], np.arange(b - a) * 3 // (b - a)
+        np.testing.assert_array_equal(grids[k], [frames[bins == n].sum(axis=0) for n in range(3)])
+    assert store.normalization("k3").num_values == sum(
+        sequence.voxels("k3")[:].size for sequence in store.sequences("train")
+    )
 
 
 def test_empty_bins_are_told(store, caplog):

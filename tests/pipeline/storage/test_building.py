@@ -14,7 +14,7 @@ from pipeline.storage import pieces
 from pipeline.storage.building import ArrayJob, StoreBuilder, was_interrupted
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.nodes import BUILDING, Nodes
-from pipeline.storage.pieces import build_piece
+from pipeline.storage.pieces import WholeBlock, build_piece
 from pipeline.storage.root import SPK_FORMAT, WORK, digests_of, read_root
 from pipeline.storage.shards import ArrayLayout
 
@@ -29,10 +29,10 @@ class Numbers:
     first: int = 0
     read: list = field(default_factory=list)
 
-    def block(self, region):
+    def open(self, region):
         self.read.append(region[0].start)
         values = np.arange(self.first, self.first + 12, dtype=np.uint8).reshape(6, 2)[region]
-        return values, {"sum": int(values.sum())}
+        return WholeBlock(region, values, {"sum": int(values.sum())})
 
 
 def job(store: Path, source: Numbers, inputs: str = "i") -> ArrayJob:
@@ -144,8 +144,8 @@ def test_shards_of_a_longer_past_are_removed(store):
     longer = ArrayLayout(shape=(8, 2), shard=(2, 2), chunk=(1, 2), names=("x", "y"))
 
     class Zeros:
-        def block(self, region):
-            return np.zeros((2, 2), np.uint8), {}
+        def open(self, region):
+            return WholeBlock(region, np.zeros((2, 2), np.uint8))
 
     build(store, ArrayJob(array=store / "a", layout=longer, source=Zeros(), inputs="i"))
     build(store, job(store, Numbers()))

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from pipeline.storage.checking import shard_problem
-from pipeline.storage.pieces import Piece, build_piece
+from pipeline.storage.pieces import Piece, WholeBlock, build_piece
 from pipeline.storage.shards import ArrayLayout
 
 LAYOUT = ArrayLayout(shape=(5, 4), shard=(6, 4), chunk=(2, 4), names=("x", "y"))
 
 
 class Numbers:
-    def block(self, region):
-        return np.arange(20, dtype=np.uint8).reshape(5, 4)[region], {}
+    def open(self, region):
+        return WholeBlock(region, np.arange(20, dtype=np.uint8).reshape(5, 4)[region])
 
 
 @pytest.fixture

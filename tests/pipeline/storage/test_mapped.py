@@ -64,6 +64,92 @@ def test_reads_like_numpy_and_zarr(arrays, values, selection):
     np.testing.assert_array_equal(zarr.open_array(arrays["zstd"].path, mode="r")[:], values)
 
 
+@st.composite
+def layouts(draw):
+    """Shapes, shards and chunks that fit each other, and a selection."""
+    axes = draw(st.integers(1, 4))
+    chunk = tuple(draw(st.integers(1, 9)) for _ in range(axes))
+    shard = tuple(c * draw(st.integers(1, 3)) for c in chunk)
+    shape = tuple(draw(st.integers(1, 2 * s)) for s in shard)
+    selection = []
+    for n in shape[: draw(st.integers(0, axes))]:
+        start = draw(st.integers(0, n - 1))
+        selection.append(
+            draw(st.just(start) | st.integers(start, n).map(lambda stop, a=start: slice(a, stop)))
+        )
+    steps = draw(st.tuples(*[st.sampled_from((1, -1))] * axes))
+    return shape, shard, chunk, tuple(selection), steps, draw(st.permutations(range(axes)))
+
+
+@settings(deadline=None, max_examples=80)
+@given(layout=layouts(), dtype=st.sampled_from(("uint8", "uint16", "int64")), codec=st.sampled_from(CODECS))
+def test_reads_into_memory_that_is_laid_out_in_any_way(tmp_path_factory, layout, dtype, codec):
+    shape, shard, chunk, selection, steps, order = layout
+    values = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    values.flat[0] = np.iinfo(dtype).max
+    path = tmp_path_factory.mktemp("any") / "array"
+    write_array(
+        path, values, codec=codec, shape=shape, shard=shard, chunk=chunk, names=("axis",) * len(shape)
+    )
+    array = MappedArray(path)
+    np.testing.assert_array_equal(array[selection], values[selection])
+    expected = values[selection]
+    axes = [axis for axis in order if axis < expected.ndim]
+    room = np.full([expected.shape[axis] + 1 for axis in axes], 7, dtype)
+    inner = room[(*(slice(1, None) for _ in axes), ...)].transpose(np.argsort(axes))
+    out = inner[(*(slice(None, None, step) for step, _ in zip(steps, axes, strict=False)), ...)]
+    array.read_into(selection, out)
+    np.testing.assert_array_equal(out, expected)
+    out[...] = 7
+    assert (room == 7).all()  # nothing beside it was touched
+
+
+def test_reads_large_tiles_of_counts_turned_in_any_way(tmp_path):
+    """As clips are: the last axes are exchanged or run backwards, and tiles are cut anywhere."""
+    rng = np.random.default_rng(0)
+    values = rng.poisson(0.5, (3, 4, 100, 90)).clip(0, 200).astype(np.uint8)
+    values[0, 0, 50, 40] = 255
+    for codec in CODECS:
+        path = tmp_path / codec
+        sides = {
+            "shard": (2, 4, 120, 92),
+            "chunk": (1, 4, 40, 46),
+            "names": tuple("abcd"),
+            "shape": values.shape,
+        }
+        array = MappedArray(write_array(path, values, codec=codec, **sides))
+        for _ in range(20):
+            row, column = rng.integers(0, (41, 31))
+            cut = (slice(0, 3), slice(None), slice(row, row + 60), slice(column, column + 60))
+            out = np.zeros((3, 4, 60, 60), np.uint8)
+            view = out.swapaxes(2, 3) if rng.random() < 0.5 else out
+            view = view[
+                :: rng.choice((1, -1)), :: rng.choice((1, -1)), :: rng.choice((1, -1)), :: rng.choice((1, -1))
+            ]
+            array.read_into(cut, view)
+            np.testing.assert_array_equal(view, values[cut])
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((5, 6, 10), np.uint8),
+        np.zeros((1, 5, 6, 11), np.uint8),
+        np.zeros(SHAPE, np.int8),
+        np.zeros(SHAPE, np.uint16),
+        np.broadcast_to(np.zeros(1, np.uint8), SHAPE),
+    ],
+)
+def test_refuses_memory_that_does_not_fit(arrays, out):
+    with pytest.raises(ValueError, match="expected uint8"):
+        arrays["none"].read_into(slice(None), out)
+
+
+def test_refuses_to_read_past_the_end_into_memory(arrays):
+    with pytest.raises(IndexError):
+        arrays["none"].read_into(5, np.zeros(SHAPE[1:], np.uint8))
+
+
 def test_a_lone_index_needs_no_tuple(arrays, values):
     array = arrays["none"]
     np.testing.assert_array_equal(array[1:3], values[1:3])
@@ -111,6 +197,22 @@ def test_threads_may_share_an_array(arrays, values):
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: arrays["zstd"][:], range(40)):
             np.testing.assert_array_equal(found, values)
+
+
+def test_threads_may_unpack_and_verify_the_same_shard_at_once(tmp_path):
+    values = np.random.default_rng(0).poisson(0.5, (8, 4, 64, 64)).astype(np.uint8)
+    sides = {"shard": (4, 4, 64, 64), "chunk": (1, 4, 32, 32), "names": tuple("abcd"), "shape": values.shape}
+    for codec in CODECS:
+        array = MappedArray(write_array(tmp_path / codec, values, codec=codec, **sides))
+
+        def read(number, array=array):
+            out = np.empty((8, 4, 20, 64), np.uint8)
+            array.read_into((slice(None), slice(None), slice(number, number + 20)), out)
+            return number, out
+
+        with ThreadPoolExecutor(8) as pool:
+            for number, found in pool.map(read, [*range(44)] * 3):
+                np.testing.assert_array_equal(found, values[:, :, number : number + 20])
 
 
 def test_goes_to_other_processes(arrays, values):
@@ -162,6 +264,8 @@ def test_a_damaged_shard_is_refused_by_name_when_touched(path, how):
     damage(path / FIRST, how)
     with pytest.raises(StoreError, match=str(path / FIRST)):
         array[0:4]
+    with pytest.raises(StoreError, match=str(path / FIRST)):
+        array.read_into(slice(0, 4), np.empty((4, 6, 11), np.uint8))
 
 
 def test_every_flipped_bit_is_seen_and_no_value_is_ever_wrong(path, values):
@@ -232,6 +336,13 @@ def test_refuses_a_folder_without_an_array(tmp_path):
     (tmp_path / "zarr.json").write_text("[]")
     with pytest.raises(StoreError, match=r"zarr.json"):
         MappedArray(tmp_path)
+
+
+def test_refuses_more_axes_than_it_reads(tmp_path):
+    sides = {"shape": (1,) * 5, "shard": (1,) * 5, "chunk": (1,) * 5, "names": tuple("abcde")}
+    path = write_array(tmp_path / "a", np.zeros((1,) * 5, np.uint8), **sides)
+    with pytest.raises(StoreError, match="more than 4 axes"):
+        MappedArray(path)
 
 
 @pytest.mark.parametrize(

@@ -58,3 +58,27 @@ def test_a_hold_is_on_the_file_that_was_open(tmp_path):
     assert not hold.is_of(tmp_path)
     with pytest.raises(FileNotFoundError):
         Hold(tmp_path / "nowhere")
+
+
+def test_a_quick_look_sees_whatever_is_not_whole(tmp_path):
+    array = tmp_path / "a"
+    (array / "c").mkdir(parents=True)
+    (array / "c/0").write_bytes(b"abc")
+    text = json.dumps({"attributes": {"ledger": {"c/0": [3, 0]}}})
+    (array / "zarr.json").write_text(text)
+    nodes = Nodes(tmp_path, {"a": hashlib.sha256(text.encode()).hexdigest(), "b": write(tmp_path / "b", 1)})
+    assert nodes.is_whole_in_place("a") and nodes.is_whole_in_place("b")
+    (array / "c/0").write_bytes(b"abcd")
+    assert not nodes.is_whole_in_place("a")
+    (array / "c/0").unlink()
+    assert not nodes.is_whole_in_place("a")
+    (tmp_path / "abc").write_bytes(b"abc")
+    (array / "c/0").symlink_to(tmp_path / "abc")
+    assert not nodes.is_whole_in_place("a")
+    write(tmp_path / "b", 2)
+    assert not nodes.is_whole_in_place("b")
+    (tmp_path / "b").rename(tmp_path / "elsewhere")
+    assert not nodes.is_whole_in_place("b")
+    write(tmp_path / "elsewhere", 1)
+    (tmp_path / "b").symlink_to(tmp_path / "elsewhere")
+    assert not nodes.is_whole_in_place("b")

@@ -1,9 +1,10 @@
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from pipeline.storage.pieces import Piece, build_piece
+from pipeline.storage.pieces import Piece, WholeBlock, build_piece
 from pipeline.storage.shards import ArrayLayout
 
 LAYOUT = ArrayLayout(shape=(6, 2), shard=(2, 2), chunk=(1, 2), names=("x", "y"))
@@ -13,10 +14,10 @@ LAYOUT = ArrayLayout(shape=(6, 2), shard=(2, 2), chunk=(1, 2), names=("x", "y"))
 class Numbers:
     read: list = field(default_factory=list)
 
-    def block(self, region):
+    def open(self, region):
         self.read.append(region[0].start)
         values = np.arange(12, dtype=np.uint8).reshape(6, 2)[region]
-        return values, {"sum": int(values.sum())}
+        return WholeBlock(region, values, {"sum": int(values.sum())})
 
 
 @pytest.fixture
@@ -46,3 +47,36 @@ def test_a_piece_of_other_inputs_or_without_its_bytes_is_built(piece, tmp_path):
     assert build_piece(piece("other")).written
     (tmp_path / "a/c/1/0").unlink()
     assert build_piece(piece("other")).written
+
+
+@dataclass
+class Once:
+    """A block that keeps one chunk at a time, and says in which order they were asked for."""
+
+    asked: list = field(default_factory=list)
+
+    def open(self, region):
+        self.room = np.empty((1, 2), np.uint8)
+        return self
+
+    def chunk(self, part):
+        self.asked.append([(p.start, p.stop) for p in part])
+        self.room.fill(len(self.asked))
+        return self.room
+
+    def summary(self):
+        return {"chunks": len(self.asked)}
+
+
+def test_chunks_are_asked_for_in_order_and_may_share_memory(piece, tmp_path):
+    built = build_piece(dataclasses.replace(piece(), source=Once()))
+    assert built.summary == {"chunks": 2}
+    assert built.piece.source.asked == [[(2, 3), (0, 2)], [(3, 4), (0, 2)]]
+    written = (tmp_path / "a/c/1/0").read_bytes()
+    assert (written[:2], written[6:8]) == (b"\x01\x01", b"\x02\x02")
+
+
+def test_a_whole_block_is_cut_by_parts_of_the_array():
+    values = np.arange(12).reshape(6, 2)
+    block = WholeBlock((slice(2, 6), slice(0, 2)), values[2:6])
+    assert block.chunk((slice(4, 6), slice(1, 2))).tolist() == [[9], [11]] and block.summary() == {}

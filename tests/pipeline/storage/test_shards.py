@@ -6,6 +6,7 @@ import pytest
 import zarr
 
 from pipeline.storage.shards import (
+    TARGET_SHARD_BYTES,
     ArrayLayout,
     compressor,
     crc32c_bytes,
@@ -14,6 +15,7 @@ from pipeline.storage.shards import (
     spikes_layout,
     table_layout,
     tile_side,
+    write_chunks,
     write_shard,
 )
 
@@ -88,6 +90,65 @@ def test_refuses_a_block_of_another_shape_or_type(tmp_path):
     assert not list(tmp_path.rglob("*"))
 
 
+def test_refuses_a_chunk_of_another_shape_or_type(tmp_path):
+    with pytest.raises(ValueError, match=r"chunk of uint8 \(2, 3, 3\), expected uint8 \(2, 3, 4\)"):
+        write_chunks(tmp_path, small(), (0, 0, 0), lambda part: np.zeros((2, 3, 3), np.uint8))
+    with pytest.raises(ValueError, match="chunk of int64"):
+        write_chunks(tmp_path, small(), (0, 0, 0), lambda part: np.zeros((2, 3, 4), np.int64))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
+def test_chunks_that_lie_in_memory_in_any_way_give_the_same_bytes(tmp_path, codec):
+    layout = small(codec=codec)
+    values = np.random.default_rng(0).integers(0, 9, layout.shape, np.uint8)
+    room = np.empty(values.size, np.uint8)
+
+    def reused(part):
+        chunk = room[: values[part].size].reshape(values[part].shape)
+        chunk[...] = values[part]
+        return chunk
+
+    ways = {
+        "plain": lambda part: values[part].copy(),
+        "strided": lambda part: np.asfortranarray(values)[part],
+        "reused": reused,
+    }
+    for name, chunk in ways.items():
+        for shard in layout.shards():
+            write_chunks(tmp_path / name, layout, shard, chunk)
+    files = [path.relative_to(tmp_path / "plain") for path in tmp_path.glob("plain/c/*/*/*")]
+    assert len(files) == 2
+    for path in files:
+        assert len({(tmp_path / name / path).read_bytes() for name in ways}) == 1
+
+
+def test_parts_of_all_shards_cover_the_array_once():
+    layout = small()
+    covered = np.zeros(layout.shape, int)
+    for shard in layout.shards():
+        numbers = []
+        for number, part in layout.parts(shard):
+            covered[part] += 1
+            numbers.append(number)
+        assert numbers == sorted(numbers)
+    assert (covered == 1).all()
+    assert [number for number, _ in layout.parts((1, 0, 0))] == [
+        0,
+        1,
+    ]  # of four: the others are beyond the end
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
+def test_zarr_reads_counts_of_16_bits(tmp_path, codec):
+    values = np.random.default_rng(0).integers(0, 300, (3, 2, 70, 130), np.uint16)
+    layout = frames_layout(values.shape, ("n", "c", "y", "x"), dtype="uint16", codec=codec)
+    write_array(tmp_path / "array", layout, values)
+    found = zarr.open_array(tmp_path / "array", mode="r")
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found[:], values)
+
+
 def test_refuses_shards_that_are_not_made_of_chunks():
     with pytest.raises(ValueError, match="whole chunks"):
         small(chunk=(3, 3, 4))
@@ -129,14 +190,16 @@ def test_frames_are_cut_into_tiles_of_one_frame(shape):
     assert layout.chunk[:2] == (1, shape[1]) and max(layout.chunk[2:]) <= 128
     assert layout.grid[1:] == (1, 1, 1)
     one_frame = np.prod(layout.shard[1:])
-    assert layout.shard[0] * one_frame <= max(32 << 20, one_frame)
+    assert layout.shard[0] * one_frame <= max(TARGET_SHARD_BYTES, one_frame)
 
 
-@pytest.mark.parametrize("shape", [(1, 10, 2), (100_000, 360, 80), (301, 250, 50)])
-def test_spikes_are_cut_into_whole_frames(shape):
-    layout = spikes_layout(shape)
+@pytest.mark.parametrize(("codec", "most"), [("none", 1 << 20), ("lz4", 256 << 10)])
+@pytest.mark.parametrize("shape", [(1, 10, 2), (100_000, 360, 80), (301, 250, 50), (9, 4000, 500)])
+def test_spikes_are_cut_into_whole_frames(shape, codec, most):
+    layout = spikes_layout(shape, codec=codec)
     assert layout.chunk[1:] == layout.shard[1:] == shape[1:]
-    assert np.prod(layout.chunk) <= max(256 << 10, np.prod(shape[1:])) and np.prod(layout.shard) <= 32 << 20
+    assert np.prod(layout.chunk) <= max(most, np.prod(shape[1:]))
+    assert np.prod(layout.shard) <= TARGET_SHARD_BYTES
 
 
 def test_regions_of_all_shards_cover_the_array_once():

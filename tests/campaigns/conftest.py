@@ -1,0 +1,48 @@
+"""Small stores that the campaigns damage, and processes to build them in."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.campaigns.server import Server
+from tests.campaigns.stores import Values, tree_of, values_of
+from tests.campaigns.trials import STAGES, Made
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("children"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def made(server: Server, tmp_path_factory: pytest.TempPathFactory, small_scenes: list[str]) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    for number, name in enumerate(("raw", "other")):
+        settings = [*small_scenes, "train=2", "val=0", "test=1"]
+        server.here("simulate", "scenes", *settings, "-o", folder / name, "--seed", number)
+    values: dict[str, Values] = {}
+    trees: dict[str, dict[str, bytes | None]] = {}
+    made = Made(folder, values, trees)
+    for name, stage in STAGES.items():
+        store = made.copy(stage.before, made.store(stage.after))
+        server.here(*made.words(name, store))
+        values[stage.after], trees[stage.after] = values_of(store), tree_of(store)
+    return made
+
+
+@pytest.fixture
+def tries(tmp_path: Path) -> Callable[[], Path]:
+    """Places for the store of each trial; that of the one before is removed."""
+    numbers = iter(range(1 << 30))
+
+    def next_place() -> Path:
+        shutil.rmtree(tmp_path / "try", ignore_errors=True)
+        place = tmp_path / "try" / str(next(numbers))
+        place.parent.mkdir()
+        return place
+
+    return next_place

@@ -1,0 +1,101 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.storage.gather import gather, gather_bits
+from pipeline.storage.lanes import LANES
+
+GAP = 4
+"""Bytes between chunks, as their checksums are."""
+
+
+def shuffled(values: np.ndarray, block_bytes: int) -> np.ndarray:
+    """The bytes of `values` with the bits of each block as eight planes, written plainly."""
+    planes = []
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, block_bytes):
+        bits = np.unpackbits(flat[start : start + block_bytes, None], axis=1, bitorder="little")
+        planes.append(np.packbits(bits.T, axis=1, bitorder="little").reshape(-1))
+    return np.concatenate([*planes, np.full(LANES, 255, np.uint8)])
+
+
+@st.composite
+def windows(draw, most_chunks):
+    """A chunk's shape, how many there are, what part of them is wanted, and how the memory for it is laid out."""
+    chunk = tuple(draw(st.integers(1, n)) for n in (2, 2, 40, 40))
+    grid = tuple(draw(st.integers(1, n)) for n in most_chunks)
+    spans = []
+    for side, count in zip(chunk, grid, strict=True):
+        start = draw(st.integers(0, side - 1))  # in the first chunk
+        stop = draw(st.integers(max(start, (count - 1) * side) + 1, count * side))  # in the last one
+        spans.append((start, stop))
+    steps = draw(st.tuples(*[st.sampled_from((1, -1))] * 4))
+    return chunk, grid, spans, steps, draw(st.booleans()), draw(st.integers(1, 2)), draw(st.integers(0, 99))
+
+
+def memory(spans, steps, exchanged, spread):
+    """A (a, b, c, d) view of memory, and the memory: backwards on some axes, columns first, or with gaps."""
+    shape = [b - a for a, b in spans]
+    a, b, rows, columns = shape
+    if exchanged:
+        room = np.zeros((a, b, columns, rows * spread), np.uint8)
+        view = room[..., ::spread].swapaxes(2, 3)
+    else:
+        room = np.zeros((a, b, rows, columns * spread), np.uint8)
+        view = room[..., ::spread]
+    return view[tuple(slice(None, None, step) for step in steps)], room
+
+
+@settings(deadline=None, max_examples=200)
+@given(window=windows((2, 2, 3, 3)))
+def test_gathers_like_numpy_however_the_memory_is_laid_out(window):
+    chunk, grid, spans, steps, exchanged, spread, seed = window
+    values = np.random.default_rng(seed).integers(
+        1, 256, [c * n for c, n in zip(chunk, grid, strict=True)], np.uint8
+    )
+    starts = np.empty(grid, np.int64)
+    source: list[np.ndarray] = []
+    for position in np.ndindex(*grid):
+        starts[position] = sum(map(len, source))
+        part = tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, chunk, strict=True))
+        source += [values[part].reshape(-1), np.zeros(GAP, np.uint8)]
+    out, room = memory(spans, steps, exchanged, spread)
+    flat = np.concatenate(source)
+    flat.flags.writeable = False
+    assert gather(flat, starts, chunk, tuple(-a for a, _ in spans), out)
+    np.testing.assert_array_equal(out, values[tuple(slice(a, b) for a, b in spans)])
+    assert np.count_nonzero(room) == out.size  # and nothing beside it was touched
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    window=windows((1, 1, 1, 1)),
+    blocks=st.integers(1, 4),
+    most=st.sampled_from((1, 3, 255)),
+    offset=st.integers(0, 3),
+)
+def test_joins_bits_like_numpy_however_the_memory_is_laid_out(window, blocks, most, offset):
+    (a, b, c, d), _, spans, steps, exchanged, spread, seed = window
+    chunk = (a, b, c, -(-d // 8) * 8) if offset == 0 else (a, b, -(-c // 8) * 8, d)
+    values = np.random.default_rng(seed).integers(0, most + 1, chunk, np.uint8)
+    block_bytes = max(8, values.size // blocks // 8 * 8)
+    out, room = memory(spans, steps, exchanged, spread)
+    room[...] = 77
+    gather_bits(shuffled(values, block_bytes), block_bytes, chunk, tuple(-a for a, _ in spans), out)
+    np.testing.assert_array_equal(out, values[tuple(slice(a, b) for a, b in spans)])
+    out[...] = 77
+    assert (room == 77).all()
+
+
+def test_a_chunk_of_which_only_the_end_is_wanted_starts_before_the_memory():
+    values = np.arange(24, dtype=np.uint8).reshape(1, 1, 4, 6)
+    out = np.zeros((1, 1, 5, 4), np.uint8)
+    assert gather(values.reshape(-1), np.zeros((1, 1, 1, 1), np.int64), (1, 1, 4, 6), (0, 0, -3, -4), out)
+    assert out[0, 0].tolist() == [[22, 23, 0, 0], *[[0] * 4] * 4]
+
+
+def test_copies_nothing_when_a_chunk_may_not_be_read():
+    out = np.zeros((1, 1, 1, 4), np.uint8)
+    starts = np.array([0, -1]).reshape(1, 1, 1, 2)
+    assert not gather(np.ones(8, np.uint8), starts, (1, 1, 1, 2), (0, 0, 0, 0), out)
+    assert not out.any()
