@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.console import EXIT_CHECK_FAILED, MAX_LISTED, Json, Output, Quiet, Verbose, Workers, counted
+from pipeline.storage.places import shown
 
 
 def repair(
@@ -28,13 +29,15 @@ def repair(
     with output.progress() as progress:
         done = repair_store(store, raw, workers=workers, progress=progress)
     if not done.repaired and not done.left:
-        output.say(f"{store}: nothing is damaged")
+        output.say(f"{shown(store)}: nothing is damaged")
     if done.repaired:
-        output.say(f"{store}: {counted(len(done.repaired), 'file')} repaired, each to the byte")
+        output.say(f"{shown(store)}: {counted(len(done.repaired), 'file')} repaired, each to the byte")
     if done.left:
         rows = [(one.path, one.problem) for one in done.left]
         output.table(
-            f"{store}: {counted(len(rows), 'file')} still damaged", ("file", "problem"), rows[:MAX_LISTED]
+            f"{shown(store)}: {counted(len(rows), 'file')} still damaged",
+            ("file", "problem"),
+            rows[:MAX_LISTED],
         )
         output.say("next: name the recordings with --raw, or build the store again: spk ingest … --overwrite")
     output.result(done.to_json())

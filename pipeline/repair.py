@@ -8,17 +8,15 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import build
-from pipeline.errors import SpkError, StoreError, UsageError
+from pipeline.errors import SpkError, StoreError
 from pipeline.examine import examine_recording
-from pipeline.files import make_durable, sync_directory, write_atomic
+from pipeline.files import write_atomic
 from pipeline.manifest import Manifest
 from pipeline.recordings import find_recordings
 from pipeline.reports import Progress, no_progress
@@ -26,12 +24,15 @@ from pipeline.sequence_jobs import sequence_jobs
 from pipeline.stats import stats_attributes
 from pipeline.storage.building import ArrayJob, was_interrupted
 from pipeline.storage.checking import shard_problem
+from pipeline.storage.fetching import working_folder
 from pipeline.storage.lock import lock_store
 from pipeline.storage.mapped import MappedArray, forget_maps
 from pipeline.storage.metadata import metadata_bytes
+from pipeline.storage.mirror import move_shard, remove_tree, write_metadata
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.pieces import Built, Piece, build_piece
-from pipeline.storage.places import is_remote, shown
+from pipeline.storage.places import shown
+from pipeline.storage.publishing import publisher_of
 from pipeline.storage.root import (
     INGEST,
     OFFSETS,
@@ -71,7 +72,7 @@ class Repaired:
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
         left = [{"path": one.path, "problem": one.problem} for one in self.left]
-        return {"store": str(self.store), "ok": not left, "repaired": list(self.repaired), "damaged": left}
+        return {"store": shown(self.store), "ok": not left, "repaired": list(self.repaired), "damaged": left}
 
 
 def repair(
@@ -86,16 +87,11 @@ def repair(
         StoreError: there is no store, its root and the copy of that are both damaged, a stage was interrupted, or
             another process is writing.
     """
-    store = Path(store)
-    if is_remote(store):
-        raise UsageError(
-            f"{shown(store)}: only stores on a local disk are repaired in place",
-            "run the same spk ingest and spk voxelize again: they rebuild what is missing; all of it with --overwrite",
-        )
-    with lock_store(store):
+    place, store = Path(store), working_folder(store, anew=True)
+    with lock_store(store), publisher_of(store).locked():
         before = verify(store, deep=True, workers=workers, progress=progress)
         if before.ok:
-            return Repaired(store=store, repaired=(), left=())
+            return Repaired(store=place, repaired=(), left=())
         _repair_root(store, before.damaged)
         root = read_root(store)
         assert root is not None
@@ -106,13 +102,13 @@ def repair(
         try:
             problems = _Repair(store, root, raw, workers, progress).run(before.damaged)
         finally:
-            shutil.rmtree(store / REPAIRING, ignore_errors=True)
+            remove_tree(store / REPAIRING)
             forget_maps(store)
-    after = verify(store, deep=True, workers=workers, progress=progress)
+    after = verify(place, deep=True, workers=workers, progress=progress)
     left = tuple(_with_reason(one, problems.get(one.node)) for one in after.damaged)
     damaged = {one.path for one in after.damaged}
     repaired = tuple(one.path for one in before.damaged if one.path not in damaged)
-    return Repaired(store=store, repaired=repaired, left=left)
+    return Repaired(store=place, repaired=repaired, left=left)
 
 
 def _with_reason(damage: Damage, reason: str | None) -> Damage:
@@ -246,10 +242,7 @@ class _Repair:
         for one in self._build(name, job, array.layout, damaged):
             if array.receipts[one.receipt.key] != one.receipt:
                 raise StoreError(CHANGED)
-            place = node.path / one.receipt.key
-            make_durable(place.parent)
-            os.replace(one.piece.array / one.receipt.key, place)
-            sync_directory(place.parent)
+            move_shard(one.piece.array / one.receipt.key, node.path / one.receipt.key)
 
     def _build(self, name: str, job: ArrayJob, layout: ArrayLayout, shards: list[Index]) -> list[Built]:
         folder = self.store / REPAIRING / name
@@ -260,4 +253,4 @@ class _Repair:
         text = encoded(metadata)
         if hashlib.sha256(text.encode()).hexdigest() != self.nodes.digests[name]:
             raise StoreError(CHANGED)
-        write_atomic(self.store / name / "zarr.json", text)
+        write_metadata(self.store / name / "zarr.json", text)

@@ -1,6 +1,7 @@
 """`spk verify`: is every file of a store as it was written? Nothing is changed."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from pipeline.errors import StoreError
 from pipeline.reports import Progress, no_progress
 from pipeline.storage.checking import shard_problem
-from pipeline.storage.fetching import local_folder
+from pipeline.storage.fetching import checked_folder
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.metadata import metadata_bytes
 from pipeline.storage.nodes import Nodes
@@ -84,18 +85,23 @@ def verify(
     Raises:
         StoreError: there is no store, or neither its root nor the copy of that can be read.
     """
-    place, store = store, local_folder(store, whole=False)
+    with checked_folder(store) as folder:
+        run = functools.partial(
+            run_all, workers=workers, scheduler=scheduler, progress=progress, what="nodes checked"
+        )
+        return _verify(Path(store), folder, deep, run)
+
+
+def _verify(place: Path, store: Path, deep: bool, run: Callable[..., list[Any]]) -> Verified:
     root, damaged = _root(store)
     nodes = Nodes(store, digests_of(root, outdated=True))
     check = functools.partial(_check_node, nodes, deep=deep)
     names = sorted(nodes.digests)
-    found = run_all(
-        check, names, workers=workers, scheduler=scheduler, progress=progress, what="nodes checked"
-    )
+    found = run(check, names)
     for _, damage in found:
         damaged += damage
     total = 2 + sum(checked for checked, _ in found)
-    return Verified(store=Path(place), deep=deep, checked=total, damaged=tuple(damaged))
+    return Verified(store=place, deep=deep, checked=total, damaged=tuple(damaged))
 
 
 def _root(store: Path) -> tuple[dict[str, Any], list[Damage]]:

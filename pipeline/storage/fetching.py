@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from pipeline.storage.mirror import (
     shard_cache,
 )
 from pipeline.storage.places import is_remote
+from pipeline.storage.publishing import LOCK, release_stale
 from pipeline.storage.root import WORK, digests_of, read_root_at
 from pipeline.storage.shard_cache import SMALL, locked
 
@@ -39,11 +41,8 @@ UNUSED_S = 86_400.0
 ROOT = "zarr.json"
 
 
-def local_folder(place: Path, *, whole: bool = True) -> Path:
+def local_folder(place: Path) -> Path:
     """The folder to read a store from: itself, or a mirror of what an object store holds of it now.
-
-    Args:
-        whole: False leaves out metadata that is missing or damaged, for the reader to find.
 
     Raises:
         StoreError: there is no store, or its metadata does not fit together.
@@ -52,23 +51,41 @@ def local_folder(place: Path, *, whole: bool = True) -> Path:
         return Path(place)
     mirrors = mirrors_of(place)
     with locked(mirrors / ".lock"):
-        mirror = _mirror(mirrors / "none")
-        root = mirror.remote.find(ROOT)
-        if root is None:
-            raise StoreError(
-                f"{mirror.url}: no store here", f"spk ingest RAW -o {mirror.url} --manifest NAME"
-            )
-        mirror = _mirror(mirrors / hashlib.sha256(root.data).hexdigest()[:24])
+        root = _root(_mirror(mirrors / WORKING))
+        mirror = _mirror(mirrors / hashlib.sha256(root).hexdigest()[:24])
         others = [folder for folder in mirrors.iterdir() if folder.is_dir() and folder != mirror.folder]
-        fill(mirror, root.data, others, whole=whole)
+        fill(mirror, root, others)
         os.utime(mirror.folder)
         _forget_unused([folder for folder in others if folder.name != WORKING])
     _tell_size(mirror, sum(list_again(mirror).values()))
     return mirror.folder
 
 
-def working_folder(place: Path) -> Path:
+@contextlib.contextmanager
+def checked_folder(place: Path) -> Iterator[Path]:
+    """The folder to look for damage in: the store itself, or a mirror for the time of a `with` block, all fetched anew.
+
+    Raises:
+        StoreError: there is no store.
+    """
+    if not is_remote(place):
+        yield Path(place)
+        return
+    folder = mirrors_of(place) / f"check-{uuid.uuid4().hex}"
+    mirror = _mirror(folder)
+    try:
+        fill_anew(mirror, _root(mirror))
+        list_again(mirror)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def working_folder(place: Path, *, anew: bool = False) -> Path:
     """The folder in which the next generation of a store is built: itself, or a mirror for `StoreBuilder` to publish.
+
+    Args:
+        anew: fetch all metadata again, and leave out what is missing or damaged.
 
     Raises:
         UsageError: the place holds something else.
@@ -81,37 +98,66 @@ def working_folder(place: Path) -> Path:
     root = mirror.remote.find(ROOT)
     with lock_store(mirror.folder):
         listed = list_again(mirror)
+        if LOCK in listed:
+            release_stale(mirror)
         if root is None and any(not key.startswith(f"{WORK}/") for key in listed):
             raise UsageError(
                 f"{mirror.url}: holds other things and is not a store", "choose another place with -o"
             )
         if root is None or not _holds(mirror.folder, hashlib.sha256(root.data).hexdigest()):
             _clear(mirror.folder)
-        if root is not None:
+        if root is not None and anew:
+            fill_anew(mirror, root.data)
+        elif root is not None:
             others = [folder for folder in mirrors.iterdir() if folder.is_dir() and folder != mirror.folder]
             fill(mirror, root.data, others)
     return mirror.folder
 
 
-def fill(mirror: Mirror, root: bytes, others: Sequence[Path], *, whole: bool = True) -> None:
+def fill(mirror: Mirror, root: bytes, others: Sequence[Path]) -> None:
     """Fetch the metadata of the generation with this root, as far as it is not there; the root appears last.
 
     Args:
         others: mirrors of other generations, to take from what is the same.
-        whole: False leaves out what is missing or damaged.
 
     Raises:
         StoreError: the root is not one, or something that it lists is missing or damaged.
     """
-    write_atomic(mirror.folder / WORK / ROOT, root, durable=False)
-    digests = digests_of(read_root_at(mirror.folder / WORK), outdated=True)
+    digests = _digests(mirror, root)
     missing = [name for name, digest in digests.items() if not _holds(mirror.folder / name, digest)]
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        fetched = list(pool.map(functools.partial(_fetch_node, mirror, digests, others), missing))
-    if whole and not all(fetched):
+    fetched = _fetch_nodes(mirror, digests, others, missing)
+    if not all(fetched):
         name = missing[fetched.index(False)]
         raise StoreError(f"{mirror.url}/{name}/{ROOT}: missing, or changed since spk wrote it", REBUILT)
     write_atomic(mirror.folder / ROOT, root, durable=False)
+
+
+def fill_anew(mirror: Mirror, root: bytes) -> None:
+    """Fetch all metadata of the generation with this root, but for what is missing or damaged."""
+    digests = _digests(mirror, root)
+    for name in digests:
+        (mirror.folder / name / ROOT).unlink(missing_ok=True)
+    _fetch_nodes(mirror, digests, [], list(digests))
+    write_atomic(mirror.folder / ROOT, root, durable=False)
+
+
+def _digests(mirror: Mirror, root: bytes) -> dict[str, str]:
+    write_atomic(mirror.folder / WORK / ROOT, root, durable=False)
+    return digests_of(read_root_at(mirror.folder / WORK), outdated=True)
+
+
+def _root(mirror: Mirror) -> bytes:
+    found = mirror.remote.find(ROOT)
+    if found is None:
+        raise StoreError(f"{mirror.url}: no store here", f"spk ingest RAW -o {mirror.url} --manifest NAME")
+    return found.data
+
+
+def _fetch_nodes(
+    mirror: Mirror, digests: Mapping[str, str], others: Sequence[Path], names: Sequence[str]
+) -> list[bool]:
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        return list(pool.map(functools.partial(_fetch_node, mirror, digests, others), names))
 
 
 def _fetch_node(mirror: Mirror, digests: Mapping[str, str], others: Sequence[Path], name: str) -> bool:
@@ -130,7 +176,6 @@ def _fetch_node(mirror: Mirror, digests: Mapping[str, str], others: Sequence[Pat
         if found is not None and hashlib.sha256(found.data).hexdigest() == digests[name]:
             write_atomic(target, found.data, durable=False)
             return True
-    target.unlink(missing_ok=True)
     return False
 
 

@@ -254,18 +254,18 @@ def _map_shard(places: tuple[Path, ...], receipt: Receipt, layout: ArrayLayout) 
     Raises:
         StoreError: it is nowhere, or damaged; what is wrong with the one that is in place.
     """
-    problems = []
-    try:
-        for place in places * ATTEMPTS:
-            try:
-                return _MappedShard(place / receipt.key, receipt, layout)
-            except UnreachableError:
-                raise
-            except StoreError as error:
-                problems.append(error)
-        raise problems[0]
-    finally:
-        problems.clear()  # they hold this frame, which holds them and, with its callers', the store's generation
+    problems: list[StoreError] = []
+    for place in places * ATTEMPTS:
+        try:
+            shard = _MappedShard(place / receipt.key, receipt, layout)
+        except UnreachableError:
+            raise
+        except StoreError as error:
+            problems.append(error)
+        else:
+            problems.clear()  # their tracebacks would keep this frame alive, and the readers above it
+            return shard
+    raise problems[0]
 
 
 MOST_MAPS = 1 << 14

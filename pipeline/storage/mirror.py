@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import StoreError
-from pipeline.files import write_atomic
+from pipeline.files import make_durable, sync_directory, write_atomic
 from pipeline.storage.places import bucket_and_prefix, url_of
 from pipeline.storage.remote import RemoteStore, connect, endpoint
 from pipeline.storage.shard_cache import ShardCache, cache_folder, locked
@@ -164,6 +165,40 @@ def ship(path: Path) -> None:
     mirror.remote.put(mirror.key(path), path)
     _sizes(mirror)[mirror.key(path)] = size
     path.unlink()
+
+
+def move_shard(path: Path, place: Path) -> None:
+    """Put a finished shard to another place in its store."""
+    mirror = mirror_of(path)
+    if mirror is None:
+        make_durable(place.parent)
+        os.replace(path, place)
+        sync_directory(place.parent)
+        return
+    source, target = mirror.key(path), mirror.key(place)
+    mirror.remote.copy(source, target)
+    mirror.remote.delete([source])
+    _sizes(mirror)[target] = _sizes(mirror).pop(source)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of a store, if it is there; of a mirror, also what was shipped from it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    mirror = mirror_of(folder)
+    if mirror is not None:
+        sizes, below = _sizes(mirror), f"{mirror.key(folder)}/"
+        gone = [key for key in sizes if key.startswith(below)]
+        mirror.remote.delete(gone)
+        for key in gone:
+            del sizes[key]
+
+
+def write_metadata(file: Path, text: str) -> None:
+    """Write a `zarr.json` in its place in a store; in a mirror, also in the store it stands for."""
+    write_atomic(file, text)
+    mirror = mirror_of(file)
+    if mirror is not None:
+        mirror.remote.put(mirror.key(file), text.encode())
 
 
 def list_again(mirror: Mirror) -> dict[str, int]:

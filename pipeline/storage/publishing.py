@@ -166,6 +166,13 @@ class _RemotePublisher(Publisher):
         remote.delete([key for key in listed if _node(key) in ledgers and key not in places])
 
 
+def release_stale(mirror: Mirror) -> None:
+    """Give back the lock of a place if a process took it that was killed in this folder, whose own lock we hold."""
+    held = mirror.remote.find(LOCK)
+    if held is not None and _owner(held.data).get("writer") == writer_of(mirror.folder.parent):
+        mirror.remote.delete([LOCK])
+
+
 def _take_lock(mirror: Mirror) -> str:
     """Take the lock of a place; one that was left by a process killed in this folder, whose own lock we hold, too.
 

@@ -172,7 +172,8 @@ class RemoteStore:
         import obstore
 
         with self._errors(""):
-            obstore.delete(self._client, list(keys))
+            if keys := list(keys):
+                obstore.delete(self._client, keys)
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
