@@ -2,9 +2,9 @@
 
 python benchmarks/building.py [FOLDER]
 
-Recordings of an integrate-and-fire camera that films drifting light (15 % of the pixels fire in a frame), one exposure
-after the other, lie in the page cache. There is no RGB camera: ingest checks the recordings, copies their spikes, and
-makes grey frames of them. All variants write durably below FOLDER (default: the system's temporary one).
+Recordings of an integrate-and-fire camera that films light drifting over a picture (15 % of the pixels fire in a spike
+frame), one exposure after the other, lie in the page cache. There is no RGB camera: ingest checks the recordings, copies
+their spikes, and makes grey frames of them. All variants write durably below FOLDER (default: the temporary folder).
 
 - *encode and write alone*: the chunks of the finished store, in memory, encoded, checksummed and written as ours are;
   once those of the grids, which is all that voxelize writes, and once those of every array.
@@ -69,17 +69,18 @@ def manifest_of(window: int, height: int, width: int, rate_hz: int) -> Manifest:
 
 
 def record(raw: Path, manifest: Manifest, sequences: int, exposures: int) -> None:
-    """Film drifting waves of light, a few spike frames at a time."""
+    """Film waves of light that drift over a still picture, a few spike frames at a time."""
     fmt = SpikeFormat(**{key: getattr(manifest.spikes, key) for key in ("height", "width", "rate_hz")})
     row, column = np.mgrid[: fmt.height, : fmt.width].astype(np.float32)
     total = manifest.exposure.window * exposures
     for number in range(sequences):
         rng = np.random.default_rng(number)
+        still = 0.3 + 0.15 * np.sin(column / 80 + number) * np.cos(row / 60)
 
-        def light(first: int, last: int, turn: float = 2.0 * number):
+        def light(first: int, last: int, still: np.ndarray = still, turn: int = 2 * number):
             for t in range(first, last):
                 waves = np.sin(column / 31 + t / 60 + turn) * np.cos(row / 23 - t / 90)
-                yield 0.3 + 0.25 * waves
+                yield still + 0.12 * waves
 
         sensor = Sensor(SpikeCamera(), (fmt.height, fmt.width), rng)
         starts = range(0, total, 64)
