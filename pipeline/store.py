@@ -188,6 +188,7 @@ class Store:
         self.splits: dict[str, tuple[str, ...]] = {
             s: tuple(names) for s, names in attributes["splits"].items()
         }
+        self._known = frozenset(self.sequence_keys)
         self.stages: tuple[str, ...] = tuple(attributes["stages"])
         self.fingerprint: str = attributes["fingerprint"]
 
@@ -217,7 +218,7 @@ class Store:
         Raises:
             UsageError: the store has no such sequence.
         """
-        if name not in self.splits.get(split, ()):
+        if (split, name) not in self._known:
             known = {split: len(names) for split, names in self.splits.items()}
             raise UsageError(f"{self.place}: no sequence {split}/{name}; sequences per split: {known}")
         return Sequence(self.nodes, f"{split}/{name}", self.voxel_names)

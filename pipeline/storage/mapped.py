@@ -62,7 +62,7 @@ class MappedArray:
         """
         self.path = path
         self._node = node or Node(path, read_metadata(path), (path,))
-        self._places = tuple(place.resolve() for place in self._node.places)
+        self._places = tuple(place.absolute() for place in self._node.places)
         metadata = self._node.metadata
         try:
             self.layout = _layout_from(metadata)
@@ -311,7 +311,7 @@ class _Maps:
 
     def forget(self, root: Path) -> None:
         """Unmap everything below `root`, whose files are about to be, or have been, replaced."""
-        root = root.resolve()
+        root = root.absolute()
         with self._lock:
             for key in [key for key in self._shards if key[0].is_relative_to(root)]:
                 del self._shards[key]

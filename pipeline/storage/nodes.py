@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,16 +43,17 @@ class Hold:
         """
         file = store / "zarr.json"
         while True:
-            self._file = open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")  # noqa: SIM115
+            self._descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            release = weakref.finalize(self, os.close, self._descriptor)
             with contextlib.suppress(OSError):
-                fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if self.is_of(store):
                 return
-            self._file.close()  # replaced before it was locked
+            release()  # replaced before it was locked
 
     def is_of(self, store: Path) -> bool:
         """Is what is held still the store's current generation?"""
-        return os.fstat(self._file.fileno()).st_ino == (store / "zarr.json").stat().st_ino
+        return os.fstat(self._descriptor).st_ino == (store / "zarr.json").stat().st_ino
 
 
 @dataclass(frozen=True, slots=True)
