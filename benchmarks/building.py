@@ -3,8 +3,8 @@
 python benchmarks/building.py [FOLDER]
 
 Recordings of an integrate-and-fire camera that films light drifting over a picture (15 % of the pixels fire in a spike
-frame), one exposure after the other, lie in the page cache. There is no RGB camera: ingest checks the recordings, copies
-their spikes, and makes grey frames of them. All variants write durably below FOLDER (default: the temporary folder).
+frame), one exposure after the other, lie in the page cache. There is no RGB camera: ingest checks the recordings,
+copies their spikes, and makes grey frames of them. All variants write durably below FOLDER (default: the temporary folder).
 
 - *encode and write alone*: the chunks of the finished store, in memory, encoded, checksummed and written as ours are;
   once those of the grids, which is all that voxelize writes, and once those of every array.
@@ -182,6 +182,7 @@ def compare(folder: Path, codec: str, window: int, height: int, width: int, rate
     fmt = SpikeFormat(height=height, width=width, rate_hz=rate_hz)
     raw, scratch = folder / "raw", folder / "scratch"
     record(raw, manifest, SEQUENCES, EXPOSURES)
+    ingest(raw, folder / "ingested", manifest)
     our_store(raw, folder / "store", manifest, codec)
     store = open_store(folder / "store")
     name, grids, others = f"k{NUM_BINS}", [], []
@@ -199,19 +200,25 @@ def compare(folder: Path, codec: str, window: int, height: int, width: int, rate
         path.mkdir(parents=True)
         return path
 
-    def revoxelize() -> None:
-        voxelize(folder / "store", num_bins=NUM_BINS, codec=codec, workers=1, overwrite=True)
+    def prepare() -> None:
+        """No variant has to tidy up, or begins, after another: the ingested store is linked anew for each."""
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(folder / "ingested", scratch / "ingested", copy_function=os.link)
+
+    def add_voxels() -> None:
+        voxelize(scratch / "ingested", num_bins=NUM_BINS, codec=codec, workers=1)
 
     assert np.array_equal(zarr_store(raw, new(), manifest, fmt, layout), plain)
     variants = {
-        "voxelize": revoxelize,
+        "voxelize": add_voxels,
         "ingest and voxelize": lambda: our_store(raw, new() / "store", manifest, codec),
         "encode and write the grids alone": lambda: encode_and_write(new(), grids),
         "encode and write every array alone": lambda: encode_and_write(new(), grids + others),
         EVENTS: lambda: event_files(raw, new(), manifest, fmt),
         ZARR: lambda: zarr_store(raw, new(), manifest, fmt, layout),
     }
-    seconds = medians(variants, ROUNDS, tidy=lambda: shutil.rmtree(scratch, ignore_errors=True))
+    prepare()
+    seconds = medians(variants, ROUNDS, tidy=prepare)
     seconds |= {name: SHARE * seconds[name] for name in (EVENTS, ZARR)}
     title = f"{values / 1e6:.0f} MB of counts, {window} frames of {height}x{width} each, codec {codec}"
     sys.stdout.write(table(title, seconds, "voxelize"))

@@ -1,5 +1,7 @@
 """Statistics of voxel counts, exact and mergeable, and the normalization that follows from them."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -95,11 +97,16 @@ class CountTally:
 
 
 def _add_bytes(bins: npt.NDArray[np.int64], flat: npt.NDArray[np.uint8], most: int) -> None:
-    from pipeline.histogram_kernel import count_values  # numba: 0.3 s that few commands need to pay
-
     if most > _FEW:
         most = min(most, int(flat.max(initial=0)))
-    count_values(flat, most, bins)
+    _compiled()(flat, most, bins)
+
+
+@functools.cache
+def _compiled() -> Callable[..., None]:
+    from pipeline.histogram_kernel import count_values  # numba: 0.3 s that few commands need to pay
+
+    return count_values
 
 
 def _add_words(bins: npt.NDArray[np.int64], flat: npt.NDArray[np.uint16]) -> None:

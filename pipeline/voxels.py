@@ -4,8 +4,9 @@ Frame j of the n frames of an exposure goes to bin floor(j * K / n), in integers
 misplaces frames in a quarter to nine tenths of all windows.
 """
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -209,3 +210,10 @@ class PackedFrames:
                 )  # before `start` where the edges are, which is refused
                 self._count_bytes(np.array([start, stop]), rows, columns, part)
                 counts += part[0]
+
+
+@functools.cache
+def _compiled() -> tuple[Callable[..., tuple[I64, bool]], Callable[..., tuple[int, int]]]:
+    from pipeline.count_kernel import count_lanes, lane_table  # numba: 0.3 s that few commands need to pay
+
+    return lane_table, count_lanes

@@ -97,13 +97,13 @@ class ArrayLayout:
 
         Chunks beyond the end of the array are left out, and those that reach beyond it are cut there.
         """
-        region = self.region(shard)
-        counts = self.chunks_per_shard
-        for number, position in enumerate(itertools.product(*map(range, counts))):
-            starts = [r.start + p * c for r, p, c in zip(region, position, self.chunk, strict=True)]
-            if all(start < whole.stop for start, whole in zip(starts, region, strict=True)):
-                ends = zip(starts, self.chunk, region, strict=True)
-                yield number, tuple(slice(start, min(start + c, whole.stop)) for start, c, whole in ends)
+        axes = []
+        for part, chunk, count in zip(self.region(shard), self.chunk, self.chunks_per_shard, strict=True):
+            starts = [part.start + position * chunk for position in range(count)]
+            axes.append([slice(start, min(start + chunk, part.stop)) for start in starts])
+        for number, cut in enumerate(itertools.product(*axes)):
+            if all(part.start < part.stop for part in cut):
+                yield number, cut
 
     def metadata(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """The array's `zarr.json`."""
