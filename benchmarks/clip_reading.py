@@ -25,10 +25,11 @@ from benchmarks.recording import COMPRESSED_GRIDS, RAW_GRIDS, RGB, SPIKES, build
 from benchmarks.rounds import medians
 from pipeline.clips import ClipConfig, ClipSource
 from pipeline.images import read_rgb
-from pipeline.storage.mapped import forget_maps
-from pipeline.store import Store, open_store
+from pipeline.storage.mapped import MappedArray, forget_maps
+from pipeline.store import Sequence, Store, open_store
 
 SEQUENCES, FRAMES, CLIP, SCALE = 2, 12, 5, 2
+KINDS = ("counts", "blurry", "sharp")
 ROUNDS = 11
 EPOCHS = 10
 Selection = tuple[slice, ...]
@@ -101,11 +102,16 @@ class Files:
 _PER_TURN = {Maps: 10, Arrays: 3, Files: 1}
 
 
+def arrays_of(sequence: Sequence, grids: str) -> list[MappedArray]:
+    assert sequence.blurry and sequence.sharp
+    return [sequence.voxels(grids), sequence.blurry, sequence.sharp]
+
+
 def sequence_arrays(store: Store, grids: str, parts: int, opened: Callable[[Path], object] | None) -> dict:
     """The first `parts` of voxel grids, blurry and sharp frames of every sequence: ours, or opened otherwise."""
     found = {}
     for sequence in store.sequences("train"):
-        ours = [sequence.voxels(grids), sequence.blurry, sequence.sharp][:parts]
+        ours = arrays_of(sequence, grids)[:parts]
         found[sequence.path.name] = [opened(array.path) for array in ours] if opened else ours
     return found
 
@@ -169,8 +175,11 @@ def report(title: str, seconds: dict[str, float], ours: tuple[str, ...]) -> str:
 def compare(folder: Path, store: Store, spike_crop: int) -> None:
     names = {"ours, raw": RAW_GRIDS, "ours, lz4": COMPRESSED_GRIDS}
     spikes = {name: Maps(sequence_arrays(store, grids, 1, None)) for name, grids in names.items()}
-    maps = {f"s{n}": [np.load(folder / f"s{n}_counts.npy", mmap_mode="r")] for n in range(SEQUENCES)}
-    spikes["memory map of a .npy"] = Arrays(maps)
+    maps = {
+        f"s{n}": [np.load(folder / f"s{n}_{kind}.npy", mmap_mode="r") for kind in KINDS]
+        for n in range(SEQUENCES)
+    }
+    spikes["memory map of a .npy"] = Arrays({name: of_kinds[:1] for name, of_kinds in maps.items()})
     title = f"Spike crop {spike_crop}, {CLIP} frames, 32 bins"
     sys.stdout.write(report(title, per_sample(spikes, spike_crop), tuple(names)))
 
@@ -180,6 +189,7 @@ def compare(folder: Path, store: Store, spike_crop: int) -> None:
     for name, grids in {"zarr-python, raw": RAW_GRIDS, "zarr-python, lz4": COMPRESSED_GRIDS}.items():
         opened = sequence_arrays(store, grids, 3, lambda path: zarr.open_array(path, mode="r"))
         whole[name] = Arrays(opened)
+    whole["memory maps of uint8 .npy"] = Arrays(maps)
     whole["PNG and float32 .npy"] = Files(folder)
     seconds = per_sample(whole, spike_crop)
     config = ClipConfig(num_frames=CLIP, crop=SCALE * spike_crop)
@@ -205,8 +215,9 @@ def prepare(folder: Path) -> Store:
         return open_store(folder / "store")
     store = build_store(folder, sequences=SEQUENCES, frames=FRAMES)
     for sequence in store.sequences("train"):
-        counts = sequence.voxels(RAW_GRIDS)[:]
-        np.save(folder / f"{sequence.path.name}_counts.npy", counts)
+        counts, *frames = (array[:] for array in arrays_of(sequence, RAW_GRIDS))
+        for kind, values in zip(KINDS, (counts, *frames), strict=True):
+            np.save(folder / f"{sequence.path.name}_{kind}.npy", values)
         for number, grid in enumerate(counts):
             np.save(folder / f"{sequence.path.name}_{number}.npy", grid.astype(np.float32))
     (folder / "ready").touch()
