@@ -49,7 +49,7 @@ def everywhere(thing: Any, instead: Any) -> list[Patch]:
 
 
 @contextlib.contextmanager
-def _in_place(path: Path) -> Iterator[BinaryIO]:
+def _in_place(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         yield file

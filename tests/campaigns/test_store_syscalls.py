@@ -148,6 +148,7 @@ def test_death_in_the_write_of_the_root_is_found_where_it_is_in_place(
     stage, (calls, kill), off = "re-voxelize", FAULTS["killed in a write"], ("rename",)
     store = made.copy(STAGES[stage].before, tries())
     quiet = disturb(server, made.words(stage, store), calls, kill, NEVER, tmp_path / "log", off)
+    assert quiet.ended.code == 0, quiet.ended
     (at,) = (n for n, line in enumerate(quiet.calls["write"], start=1) if f"{store}/zarr.json>" in line)
     store = made.copy(STAGES[stage].before, tries())
     told = disturb(server, made.words(stage, store), calls, kill, at, tmp_path / "log", off)

@@ -14,7 +14,7 @@ from tests.campaigns.trials import Made
 
 SMALL, FULL = 1, 25
 SMALL_REBUILDS, REBUILDS, OPENS = 4, 20, 2000
-MOST_TURNS = 50
+MOST_TURNS = 20
 VOXELS = {"a": 2, "b": 3, "c": 4, "d": 5}
 
 
@@ -83,11 +83,11 @@ def test_no_update_of_concurrent_writers_is_lost(writers, count, made, server, i
 def test_writers_without_a_lock_are_found(made, server, in_turn, tries, campaign):
     """Teeth: without the lock, the same campaign finds updates that are lost, or writers that fall over each other."""
     lost, faults = [], []
-    for _ in range(4 * SMALL):
+    for _ in range(2 * SMALL):
         store = made.copy("plain", tries())
         faults += compete(server, store, list(VOXELS), off=("lock",))[1]
         lost += lost_updates(store, list(VOXELS), in_turn[4])
-    campaign("4 writers, no lock", n=16 * SMALL, lost=len(lost), other=len(faults))
+    campaign("4 writers, no lock", n=8 * SMALL, lost=len(lost), other=len(faults))
     assert lost
 
 
