@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError
 from pipeline.storage.metadata import REPAIR, read_metadata
 from pipeline.storage.nodes import ATTEMPTS, Node
-from pipeline.storage.selections import Span, spans_of
+from pipeline.storage.selections import Span, room_for, spans_of
 from pipeline.storage.shards import (
     CRC_BYTES,
     MISSING,
@@ -110,10 +110,7 @@ class MappedArray:
             IndexError, StoreError: as for `[]`.
         """
         spans, dropped = spans_of(selection, self.shape)
-        wanted = tuple(b - a for axis, (a, b) in enumerate(spans) if axis not in dropped)
-        if out.shape != wanted or out.dtype != self.dtype or not out.flags.writeable:
-            raise ValueError(f"{out.dtype} {out.shape}, expected {self.dtype} {wanted} that can be written")
-        self._fill(spans, out[tuple(None if axis in dropped else slice(None) for axis in range(len(spans)))])
+        self._fill(spans, room_for(spans, dropped, self.dtype, out))
 
     def _view(self, spans: list[Span]) -> npt.NDArray[Any] | None:
         """The values where they are, if that is in one uncompressed chunk."""

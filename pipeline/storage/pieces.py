@@ -61,6 +61,7 @@ class Piece:
 
     Attributes:
         inputs: fingerprint of everything that determines the values; a receipt with another one is void.
+        stored: if not, the values are only looked at, for the summary of them.
     """
 
     array: Path
@@ -69,6 +70,7 @@ class Piece:
     source: BlockSource
     inputs: str
     receipts: Path
+    stored: bool = True
 
     @property
     def receipt_path(self) -> Path:
@@ -86,12 +88,20 @@ class Built:
 
 
 def build_piece(piece: Piece) -> Built:
-    """Write one shard and its receipt, unless a receipt shows that it is there already."""
+    """Write one shard and its receipt, unless a receipt shows that it is there already.
+
+    Of a piece that is not stored there is the receipt alone, which says that its shard takes no bytes.
+    """
     if (earlier := _earlier(piece)) is not None:
         return earlier
     block = piece.source.open(piece.layout.region(piece.shard))
     piece.receipt_path.unlink(missing_ok=True)  # it is not of the bytes that follow
-    receipt = write_chunks(piece.array, piece.layout, piece.shard, block.chunk)
+    if piece.stored:
+        receipt = write_chunks(piece.array, piece.layout, piece.shard, block.chunk)
+    else:
+        receipt = Receipt(shard_key(piece.shard), size=0, seal=0)
+        for _, part in piece.layout.parts(piece.shard):
+            block.chunk(part)
     summary = block.summary()
     note = {"inputs": piece.inputs, "size": receipt.size, "seal": receipt.seal, "summary": summary}
     write_atomic(piece.receipt_path, json.dumps(note))
@@ -102,7 +112,9 @@ def _earlier(piece: Piece) -> Built | None:
     key = shard_key(piece.shard)
     try:
         note = json.loads(piece.receipt_path.read_bytes())
-        if note["inputs"] != piece.inputs or (piece.array / key).stat().st_size != note["size"]:
+        if note["inputs"] != piece.inputs:
+            return None
+        if piece.stored and (piece.array / key).stat().st_size != note["size"]:
             return None
         receipt = Receipt(key, note["size"], note["seal"])
         return Built(piece=piece, receipt=receipt, summary=note["summary"], written=False)
