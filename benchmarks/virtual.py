@@ -19,6 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rounds import medians
+from pipeline.clips import ClipArray
 from pipeline.config import build
 from pipeline.dat import write_dat
 from pipeline.images import write_png
@@ -83,31 +84,31 @@ def draws() -> Iterator[tuple[int, Augmentation]]:
         yield int(rng.integers(FRAMES - CLIP + 1)), how
 
 
-def read(sequence: Sequence, name: str, first: int, how: Augmentation) -> np.ndarray:
+def read(grids: ClipArray, first: int, how: Augmentation) -> np.ndarray:
     """A crop into new memory, as the loader reads it."""
     counts = np.empty((CLIP, BINS, CROP, CROP), np.uint8)
     cut = (slice(first, first + CLIP), slice(None), *how.window(CROP, 1))
-    sequence.voxels(name).read_into(cut, how.unturned_voxels(counts))
+    grids.read_into(cut, how.unturned_voxels(counts))
     return counts
 
 
 def compare(sequence: Sequence) -> dict[str, float]:
     """Median CPU seconds of a crop from either grids, which are seen to be equal."""
-    for draw in itertools.islice(draws(), 5):
-        assert np.array_equal(read(sequence, STORED, *draw), read(sequence, VIRTUAL, *draw))
-    for name in (STORED, VIRTUAL):  # verifies every chunk
-        sequence.voxels(name)[:]
+    grids = {name: sequence.voxels(name) for name in (STORED, VIRTUAL)}
+    assert np.array_equal(grids[STORED][:], grids[VIRTUAL][:])  # which verifies every chunk
+    for draw in itertools.islice(draws(), READINGS):
+        assert np.array_equal(read(grids[STORED], *draw), read(grids[VIRTUAL], *draw))
 
     def turn(name: str) -> Callable[[], None]:
         several = list(itertools.islice(draws(), READINGS))
 
         def run() -> None:
             for draw in several:
-                read(sequence, name, *draw)
+                read(grids[name], *draw)
 
         return run
 
-    seconds = medians({name: turn(name) for name in (STORED, VIRTUAL)}, ROUNDS)
+    seconds = medians({name: turn(name) for name in grids}, ROUNDS)
     return {name: value / READINGS for name, value in seconds.items()}
 
 

@@ -3,7 +3,6 @@
 Only the selected rows and columns are counted, of the spike frames of the selected bins, straight from the mapped bits.
 """
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +14,21 @@ from pipeline.errors import StoreError
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.metadata import REPAIR
 from pipeline.storage.selections import room_for, spans_of
-from pipeline.voxels import BIN_RULE, Counts, PackedFrames, Span, bin_edges, counts_type
+from pipeline.voxels import (
+    BIN_RULE,
+    SHORTEST_ROW,
+    Counts,
+    PackedFrames,
+    Span,
+    bin_edges,
+    counts_type,
+)
 
 VIRTUAL = "virtual"
 """The attribute of a group that stands for voxel grids, and the parameter of the stage that wrote it."""
+
+_AT_ONCE = np.zeros((1, 1, 1, 1), np.int64)
+"""Where the first and only chunk starts that is copied."""
 
 
 class VirtualVoxels:
@@ -105,13 +115,28 @@ class VirtualVoxels:
             if first == last:  # fewer frames than bins
                 counts[...] = 0
                 continue
-            packed = packed_frames(self._spikes, start + first, start + last, rows)
-            packed.count(edges - first, (0, rows[1] - rows[0]), columns, cast(Counts, counts))
+            packed = packed_frames(self._spikes, start + first, start + last)
+            _count(packed, edges - first, rows, columns, cast(Counts, counts))
 
 
-def packed_frames(spikes: MappedArray, start: int, stop: int, rows: Span | None = None) -> PackedFrames:
-    """Some or all rows of spike frames [start, stop), as they lie in the chunks of the map; decoded if compressed."""
-    step = spikes.layout.chunk[0]
-    edges = [start, *range((start // step + 1) * step, stop, step), stop]
-    cut = slice(None) if rows is None else slice(*rows)
-    return PackedFrames.of([spikes[a:b, cut] for a, b in itertools.pairwise(edges)])
+def _count(
+    packed: PackedFrames, edges: npt.NDArray[np.int64], rows: Span, columns: Span, out: Counts
+) -> None:
+    """Count into memory that may be laid out in any way."""
+    if out.dtype != np.uint8 or out.strides[2] == 1:
+        packed.count(edges, rows, columns, out)
+        return
+    from pipeline.storage.gather import gather  # numba: 0.3 s that few commands need to pay
+
+    counts = np.empty(out.shape, np.uint8)
+    packed.count(edges, rows, columns, counts)
+    gather(counts.reshape(-1), _AT_ONCE, (1, *counts.shape), (0, 0, 0, 0), out[None])
+
+
+def packed_frames(spikes: MappedArray, start: int, stop: int) -> PackedFrames:
+    """Spike frames [start, stop), where they are in the map; decoded if they are compressed."""
+    found = spikes.located(start, stop) if spikes.shape[2] >= SHORTEST_ROW else None
+    if found is None:
+        return PackedFrames.of([spikes[start:stop]])
+    chunks, addresses = found
+    return PackedFrames(tuple(chunks), addresses, chunks[0].strides[1])
