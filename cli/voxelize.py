@@ -16,6 +16,9 @@ def voxelize(
     bins: Annotated[int, typer.Option(min=1, help="Time bins per exposure.")] = 32,
     name: Annotated[str | None, typer.Option(help="Name of the grids in the store; k32 for 32 bins.")] = None,
     codec: Codec = "none",
+    virtual: Annotated[
+        bool, typer.Option("--virtual", help="Store the rule and the statistics; count when reading.")
+    ] = False,
     workers: Workers = 2,
     scheduler: Scheduler = None,
     overwrite: Overwrite = False,
@@ -34,6 +37,7 @@ def voxelize(
             num_bins=bins,
             name=name,
             codec=codec,
+            virtual=virtual,
             workers=workers,
             overwrite=overwrite,
             dry_run=dry_run,

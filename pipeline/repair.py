@@ -50,6 +50,7 @@ from pipeline.store import Store, open_store
 from pipeline.tables import EXPOSURE
 from pipeline.tasks import run_all
 from pipeline.verify import COPY, ROOT, Damage, verify
+from pipeline.virtual_voxels import VIRTUAL
 from pipeline.voxel_jobs import TRAIN, train_histogram, voxel_job
 
 REPAIRING = f"{WORK}/repair"
@@ -178,8 +179,10 @@ class _Repair:
             with self._noting([node]):
                 if node in self._groups:
                     self._write_metadata(node, group_metadata(self._groups[node]))
-                elif node in self._jobs:
+                elif node in self._jobs and self._jobs[node].stored:
                     self._mend_array(node, self._jobs[node])
+                elif node in self._jobs:
+                    self._mend_metadata(node, self._jobs[node])
 
     def _plan_ingest(self, keys: set[str]) -> None:
         if not keys:
@@ -208,7 +211,10 @@ class _Repair:
             else:
                 opened = store.sequence(split, sequence)
                 codec = parameters.get("codec", "none")
-                self._jobs[node] = voxel_job(store, opened, parameters["num_bins"], name, codec)
+                virtual = parameters.get(VIRTUAL, False)
+                self._jobs[node] = voxel_job(
+                    store, opened, parameters["num_bins"], name, codec, virtual=virtual
+                )
 
     def _plan_statistics(self, name: str, record: Mapping[str, Any]) -> None:
         if STATS in record:
@@ -228,8 +234,7 @@ class _Repair:
             node = self.nodes.find(name)
             array = MappedArray(self.store / name, node)
         except StoreError:  # with the metadata gone, all shards have to tell what was in it
-            built = self._build(name, job, job.layout, list(job.layout.shards()))
-            self._write_metadata(name, job.metadata(built))
+            self._mend_metadata(name, job)
             node = self.nodes.find(name)
             array = MappedArray(self.store / name, node)
         damaged = [
@@ -244,10 +249,15 @@ class _Repair:
                 raise StoreError(CHANGED)
             move_shard(one.piece.array / one.receipt.key, node.path / one.receipt.key)
 
+    def _mend_metadata(self, name: str, job: ArrayJob) -> None:
+        built = self._build(name, job, job.layout, list(job.layout.shards()))
+        self._write_metadata(name, job.metadata(built))
+
     def _build(self, name: str, job: ArrayJob, layout: ArrayLayout, shards: list[Index]) -> list[Built]:
         folder = self.store / REPAIRING / name
-        common = {"array": folder, "layout": layout, "source": job.source, "inputs": job.key}
-        return self._run([Piece(shard=shard, receipts=folder / "receipts", **common) for shard in shards])
+        about = {"layout": layout, "source": job.source, "inputs": job.key, "stored": job.stored}
+        receipts = folder / "receipts"
+        return self._run([Piece(array=folder, shard=shard, receipts=receipts, **about) for shard in shards])
 
     def _write_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         text = encoded(metadata)

@@ -6,7 +6,7 @@
         blurry, sharp  uint8 (N, 3, H_rgb, W_rgb)
         exposure       int64 (N, 2) spike-frame spans      exposure_ns  int64 (N, 2)
         sharp_index    int64 (N,)   spike frame of the sharp instant, -1 where there is no sharp frame
-        voxels/<name>  uint8 (N, K, H, W)           spike counts
+        voxels/<name>  uint8 (N, K, H, W)           spike counts; virtual: a group, how to count them
       stats/<name>               attributes: exact histogram of the train split's counts, means, deviations
 
 Every array's `zarr.json` carries a *ledger*: size and seal (`shards`) of each of its shards. The root's `stages` hold,
@@ -35,6 +35,7 @@ from pipeline.storage.metadata import REPAIR
 from pipeline.storage.mirror import place_of
 from pipeline.storage.nodes import Hold, Nodes
 from pipeline.storage.root import INGEST, STATS, VOXELIZE, WORK, digests_of, read_root
+from pipeline.virtual_voxels import VIRTUAL, VirtualVoxels
 
 TABLES = ("exposure", "exposure_ns", "sharp_index")
 
@@ -127,8 +128,8 @@ class Sequence:
         """Sharp frames: (N, 3, H_rgb, W_rgb) uint8, or None. Zeros where `has_sharp` is false."""
         return self._array("sharp") if "sharp" in self.attributes["arrays"] else None
 
-    def voxels(self, name: str) -> MappedArray:
-        """Spike counts: (N, K, H, W) uint8.
+    def voxels(self, name: str) -> MappedArray | VirtualVoxels:
+        """Spike counts: (N, K, H, W) uint8, or uint16 where a bin may hold more than 255 frames.
 
         Raises:
             StoreError: no voxel grids of that name, or unfinished ones.
@@ -137,7 +138,10 @@ class Sequence:
             known = ", ".join(self.voxel_names) or "none"
             fix = f"spk voxelize {self.path.parents[1]} --name {name}"
             raise StoreError(f"{self.path}: no finished voxel grids {name!r}; there are: {known}", fix)
-        return self._array(f"voxels/{name}")
+        path, node = self.path / "voxels" / name, self._nodes.find(f"{self.key}/voxels/{name}")
+        if node.attributes.get(VIRTUAL) is True:
+            return VirtualVoxels(path, node.attributes, self.spikes, self.exposure, self.spike_shape)
+        return MappedArray(path, node)
 
     def _array(self, name: str) -> MappedArray:
         return MappedArray(self.path / name, self._nodes.find(f"{self.key}/{name}"))

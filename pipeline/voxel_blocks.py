@@ -1,6 +1,5 @@
 """Voxel grids as the values of a store's array, counted from the packed spikes of its sequence."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 
 from pipeline.stats import CountTally
-from pipeline.storage.mapped import MappedArray
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.shards import Region
 from pipeline.store import Sequence
-from pipeline.voxels import LANE, Counts, PackedFrames, Span, bin_edges, counts_type
+from pipeline.virtual_voxels import packed_frames
+from pipeline.voxels import LANE, Counts, Span, bin_edges, counts_type
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +75,7 @@ class _VoxelBlock:
     def _count(self, frame: int, rows: Span, columns: Span) -> Counts:
         if self._exposed != frame:
             start, stop = self._spans[frame]
-            self._exposed, self._frames = frame, PackedFrames.of(_views(self._spikes, start, stop))
+            self._exposed, self._frames = frame, packed_frames(self._spikes, start, stop)
             self._edges = bin_edges(stop - start, self._num_bins)
         shape = (self._num_bins, rows[1] - rows[0], columns[1] - columns[0])
         if self._room.shape != shape:
@@ -85,10 +84,3 @@ class _VoxelBlock:
         self._frames.count(self._edges, rows, columns, counts)
         self._tally.add(counts)
         return counts
-
-
-def _views(spikes: MappedArray, start: int, stop: int) -> list[np.ndarray]:
-    """Frames [start, stop) as they lie in the chunks of the map; those of a compressed array are decoded."""
-    step = spikes.layout.chunk[0]
-    edges = [start, *range((start // step + 1) * step, stop, step), stop]
-    return [spikes[a:b] for a, b in itertools.pairwise(edges)]

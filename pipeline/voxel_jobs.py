@@ -13,17 +13,20 @@ from pipeline.storage.building import ArrayJob
 from pipeline.storage.root import INGEST
 from pipeline.storage.shards import Codec, frames_layout
 from pipeline.store import Sequence, Store
+from pipeline.virtual_voxels import VIRTUAL
 from pipeline.voxel_blocks import VoxelBlocks
-from pipeline.voxels import counts_type, frames_per_bin
+from pipeline.voxels import BIN_RULE, counts_type, frames_per_bin
 
 TRAIN = "train"
-BIN_RULE = (
-    "frame j of the n frames of an exposure is counted in bin floor(j * K / n); no other frames are counted"
-)
 
 
-def voxel_job(store: Store, sequence: Sequence, num_bins: int, name: str, codec: Codec) -> ArrayJob:
+def voxel_job(
+    store: Store, sequence: Sequence, num_bins: int, name: str, codec: Codec, *, virtual: bool = False
+) -> ArrayJob:
     """Plan the voxel grids of one sequence: uint8 counts, or uint16 where a bin may hold more than 255 frames.
+
+    Args:
+        virtual: nothing but what `VirtualVoxels` needs is stored.
 
     Raises:
         UsageError: bins that would hold more frames than can be counted.
@@ -34,6 +37,13 @@ def voxel_job(store: Store, sequence: Sequence, num_bins: int, name: str, codec:
     except ValueError as error:
         raise UsageError(f"{sequence.path}: {error}", "use more --bins") from error
     shape = (sequence.num_frames, num_bins, *sequence.spike_shape)
+    attributes = {
+        "num_bins": num_bins,
+        "rule": BIN_RULE,
+        "frames_per_bin": {str(n): frames_per_bin(int(n), num_bins).tolist() for n in lengths},
+    }
+    if virtual:
+        attributes |= {VIRTUAL: True, "dtype": dtype, "shape": list(shape)}
     return ArrayJob(
         array=sequence.path / "voxels" / name,
         layout=frames_layout(
@@ -41,12 +51,9 @@ def voxel_job(store: Store, sequence: Sequence, num_bins: int, name: str, codec:
         ),
         source=VoxelBlocks.of(sequence, store.nodes, num_bins),
         inputs=fingerprint_of(store.attributes["stages"][INGEST]["sequences"][sequence.key]),
-        attributes={
-            "num_bins": num_bins,
-            "rule": BIN_RULE,
-            "frames_per_bin": {str(n): frames_per_bin(int(n), num_bins).tolist() for n in lengths},
-        },
+        attributes=attributes,
         summarise=_sum_histograms,
+        stored=not virtual,
     )
 
 
@@ -54,7 +61,7 @@ def train_histogram(store: Store, name: str, attributes: Callable[[Path], dict[s
     """The exact histogram of the train split's counts; empty if there is no such split.
 
     Args:
-        attributes: reads those of an array, which may be in the store or still being built.
+        attributes: reads those of voxel grids, which may be in the store or still being built.
     """
     total = CountHistogram.empty()
     for sequence in store.sequences(TRAIN):

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Sequence as Many
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from pipeline.storage.root import OUTDATED, STATS, VOXELIZE, digests_of
 from pipeline.storage.shards import Codec
 from pipeline.store import Sequence, Store, open_store
 from pipeline.tasks import run_all
-from pipeline.voxel_jobs import BIN_RULE, TRAIN, train_histogram, voxel_job
+from pipeline.virtual_voxels import VIRTUAL
+from pipeline.voxel_jobs import TRAIN, train_histogram, voxel_job
+from pipeline.voxels import BIN_RULE
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ def voxelize(
     num_bins: int = 32,
     name: str | None = None,
     codec: Codec = "none",
+    virtual: bool = False,
     workers: int = 2,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -45,10 +49,12 @@ def voxelize(
     Args:
         name: of the grids in the store; "k32" for 32 bins.
         codec: "none" for grids that are read straight from the map; "lz4", "zstd" for small disks.
+        virtual: store the rule and the statistics alone; readers count the spikes again, of what they need.
         overwrite: count again even what is finished.
 
     Raises:
-        UsageError: no bins, or bins that would hold more frames than uint8 can count; or a name that is none.
+        UsageError: no bins, or bins that would hold more frames than can be counted; a name that is none; a codec
+            for grids that are not stored.
         StoreError: the store is missing, damaged, or being written.
     """
     started = time.monotonic()
@@ -58,8 +64,10 @@ def voxelize(
         raise UsageError(f"--bins {num_bins}: at least 1 is needed")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UsageError(f"--name {name!r}: use letters, digits, - and _")
+    if virtual and codec != "none":
+        raise UsageError(f"--codec {codec}: there is nothing to compress in grids that are --virtual")
     sequences = [opened.sequence(split, key) for split, key in opened.sequence_keys]
-    jobs = [voxel_job(opened, sequence, num_bins, name, codec) for sequence in sequences]
+    jobs = [voxel_job(opened, one, num_bins, name, codec, virtual=virtual) for one in sequences]
     known = Nodes(opened.path, digests_of(opened.attributes, outdated=True))
     todo = [job for job in jobs if overwrite or not job.is_finished(known)]
     _tell_empty_bins(sequences, num_bins)
@@ -89,7 +97,9 @@ def voxelize(
     with StoreBuilder(opened.path, stage, opened.attributes) as builder:
         if overwrite:
             builder.forget_receipts()
-        built = _write(builder, opened, name, num_bins, codec, jobs, todo, run)
+        parameters = {"num_bins": num_bins, "rule": BIN_RULE, "codec": codec}
+        parameters |= {VIRTUAL: True} if virtual else {}
+        built = _write(builder, opened, name, parameters, jobs, todo, run)
     written = sum(one.written for one in built)
     seconds = time.monotonic() - started
     return dataclasses.replace(report, written=written, skipped=num_shards - written, seconds=seconds)
@@ -99,8 +109,7 @@ def _write(
     builder: StoreBuilder,
     store: Store,
     name: str,
-    num_bins: int,
-    codec: Codec,
+    parameters: dict[str, Any],
     jobs: Many[ArrayJob],
     todo: Many[ArrayJob],
     run: RunPieces,
@@ -111,9 +120,8 @@ def _write(
     built = builder.build(todo, run)
     groups = (job.array.parent.relative_to(store.path).as_posix() for job in jobs)
     nodes = {group.removesuffix("/voxels"): [group, f"{group}/{name}"] for group in groups}
-    parameters = {"num_bins": num_bins, "rule": BIN_RULE, "codec": codec}
     record = builder.record(nodes) | {"parameters": parameters}
-    if _write_statistics(builder, store, name, num_bins):
+    if _write_statistics(builder, store, name, parameters["num_bins"]):
         record[STATS] = builder.digests([STATS, f"{STATS}/{name}"])
     stages, outdated = (
         {stage: one for stage, one in store.attributes.get(kind, {}).items() if stage != builder.stage}

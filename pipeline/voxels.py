@@ -13,6 +13,9 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+BIN_RULE = (
+    "frame j of the n frames of an exposure is counted in bin floor(j * K / n); no other frames are counted"
+)
 MAX_FRAMES_PER_BIN = 255
 """A bin of more frames could count past what uint8 holds, and is counted in uint16."""
 MOST_FRAMES_PER_BIN = 65535

@@ -52,6 +52,7 @@ class ArrayJob:
         inputs: fingerprint of everything that determines its values.
         attributes: for its `zarr.json`.
         summarise: makes further attributes of the summaries of its pieces, in order.
+        stored: if not, a group takes the array's place, which has the attributes and no values.
     """
 
     array: Path
@@ -60,10 +61,11 @@ class ArrayJob:
     inputs: str
     attributes: dict[str, Any] = field(default_factory=dict)
     summarise: Callable[[list[dict[str, Any]]], dict[str, Any]] = lambda summaries: {}
+    stored: bool = True
 
     @property
     def num_bytes(self) -> int:
-        return math.prod(self.layout.shape) * np.dtype(self.layout.dtype).itemsize
+        return math.prod(self.layout.shape) * np.dtype(self.layout.dtype).itemsize if self.stored else 0
 
     @property
     def num_shards(self) -> int:
@@ -72,7 +74,7 @@ class ArrayJob:
     @property
     def key(self) -> str:
         """Fingerprint of values and layout, kept in the array's attributes as `inputs`."""
-        return fingerprint_of([self.inputs, self.layout.metadata(self.attributes)])
+        return fingerprint_of([self.inputs, self._metadata(self.attributes)])
 
     def is_finished(self, nodes: Nodes) -> bool:
         """Is this very array in the store, complete?"""
@@ -85,11 +87,15 @@ class ArrayJob:
             return False
 
     def metadata(self, built: Sequence[Built]) -> dict[str, Any]:
-        """The array's `zarr.json`, once all of its pieces are built."""
-        ledger = {one.receipt.key: [one.receipt.size, one.receipt.seal] for one in built}
+        """The array's or group's `zarr.json`, once all of its pieces are built."""
         summary = self.summarise([one.summary for one in built])
-        attributes = self.attributes | summary | {"inputs": self.key, "ledger": ledger}
-        return self.layout.metadata(attributes)
+        attributes = self.attributes | summary | {"inputs": self.key}
+        if self.stored:
+            attributes["ledger"] = {one.receipt.key: [one.receipt.size, one.receipt.seal] for one in built}
+        return self._metadata(attributes)
+
+    def _metadata(self, attributes: Attributes) -> dict[str, Any]:
+        return self.layout.metadata(attributes) if self.stored else group_metadata(attributes)
 
 
 RunPieces = Callable[[Sequence[Piece]], list[Built]]
@@ -151,17 +157,16 @@ class StoreBuilder:
             by_array.setdefault(one.piece.array, []).append(one)
         for job in jobs:
             array = self._building(job.array)
-            _remove_strays(array, {one.receipt.key for one in by_array[array]})
+            _remove_strays(array, {one.receipt.key for one in by_array[array] if job.stored})
             self._stage(job.array, job.metadata(by_array[array]))
         return built
 
     def pieces(self, job: ArrayJob) -> list[Piece]:
         """The pieces of an array, to be built beside the store's content."""
         receipts = self._receipts / self._name(job.array)
-        common = {"array": self._building(job.array), "layout": job.layout, "source": job.source}
-        return [
-            Piece(shard=shard, receipts=receipts, inputs=job.key, **common) for shard in job.layout.shards()
-        ]
+        about = {"layout": job.layout, "source": job.source, "inputs": job.key, "stored": job.stored}
+        array = self._building(job.array)
+        return [Piece(array=array, shard=shard, receipts=receipts, **about) for shard in job.layout.shards()]
 
     def write_group(self, group: Path, attributes: Attributes) -> None:
         """Add a group below the root to the next generation."""

@@ -22,7 +22,7 @@ from pipeline.storage.metadata import REPAIR, read_metadata
 from pipeline.storage.mirror import open_shard, shard_cache
 from pipeline.storage.nodes import ATTEMPTS, Node
 from pipeline.storage.remote import UnreachableError
-from pipeline.storage.selections import Span, spans_of
+from pipeline.storage.selections import Span, room_for, spans_of
 from pipeline.storage.shards import (
     CRC_BYTES,
     MISSING,
@@ -112,10 +112,28 @@ class MappedArray:
             IndexError, StoreError: as for `[]`.
         """
         spans, dropped = spans_of(selection, self.shape)
-        wanted = tuple(b - a for axis, (a, b) in enumerate(spans) if axis not in dropped)
-        if out.shape != wanted or out.dtype != self.dtype or not out.flags.writeable:
-            raise ValueError(f"{out.dtype} {out.shape}, expected {self.dtype} {wanted} that can be written")
-        self._fill(spans, out[tuple(None if axis in dropped else slice(None) for axis in range(len(spans)))])
+        self._fill(spans, room_for(spans, dropped, self.dtype, out))
+
+    def located(self, start: int, stop: int) -> tuple[list[npt.NDArray[Any]], npt.NDArray[np.int64]] | None:
+        """Where items [start, stop) of the first axis are in memory, if each lies there in one piece, as it is.
+
+        Returns:
+            Chunks, which keep the memory mapped, and the address of each item; None for items that are compressed or
+            cut into several chunks.
+
+        Raises:
+            StoreError: a shard is missing or damaged.
+        """
+        if self.layout.codec != "none" or self.layout.chunk[1:] != self.shape[1:]:
+            return None
+        chunks, addresses, rest = [], [], (0,) * (len(self.shape) - 1)
+        step, per_shard = self.layout.chunk[0], self.layout.shard[0]
+        for number in range(start // per_shard, -(-stop // per_shard)):
+            shard, origin = self._shard((number, *rest)), number * per_shard
+            first, last = max(start - origin, 0), min(stop - origin, per_shard)
+            addresses.append(shard.addresses(first, last))
+            chunks.append(shard.chunk((first // step, *rest)).view(self.dtype).reshape(self.layout.chunk))
+        return chunks, addresses[0] if len(addresses) == 1 else np.concatenate(addresses)
 
     def _view(self, spans: list[Span]) -> npt.NDArray[Any] | None:
         """The values where they are, if that is in one uncompressed chunk."""
@@ -183,6 +201,7 @@ class _MappedShard:
             raise StoreError(f"{path}: the shard's index does not match its checksum", REPAIR)
         if int.from_bytes(seal, "little") != receipt.seal:
             raise StoreError(f"{path}: is not the shard that was written here", REPAIR)
+        self._address = self._bytes.ctypes.data
         chunk, per_shard = geometry(layout)
         self._chunk = chunk
         self._index = np.frombuffer(index, "<u8").reshape(-1, 2)
@@ -196,6 +215,17 @@ class _MappedShard:
             position: in the shard's grid of chunks.
         """
         return self._verified(int(self._numbers.reshape(self._layout.chunks_per_shard)[position]))
+
+    def addresses(self, first: int, stop: int) -> npt.NDArray[np.int64]:
+        """Of items [first, stop) of an uncompressed shard's first axis, where it is cut along no other; verified."""
+        step = self._layout.chunk[0]
+        chunks = range(first // step, -(-stop // step))
+        starts = self._starts.reshape(-1)[chunks.start : chunks.stop]
+        if starts.min() < 0:
+            for number in chunks:
+                self._verified(number)
+        chunk, place = np.divmod(np.arange(first - chunks.start * step, stop - chunks.start * step), step)
+        return self._address + starts[chunk] + place * (self._layout.chunk_bytes // step)
 
     def gather(self, box: tuple[slice, ...], base: Index, out: npt.NDArray[np.uint8]) -> None:
         """Copy what `out` wants of a box of this shard's chunks; see `pipeline.storage.gather`."""

@@ -62,6 +62,7 @@ class Piece:
 
     Attributes:
         inputs: fingerprint of everything that determines the values; a receipt with another one is void.
+        stored: if not, the values are only looked at, for the summary of them.
     """
 
     array: Path
@@ -70,6 +71,7 @@ class Piece:
     source: BlockSource
     inputs: str
     receipts: Path
+    stored: bool = True
 
     @property
     def receipt_path(self) -> Path:
@@ -87,13 +89,21 @@ class Built:
 
 
 def build_piece(piece: Piece) -> Built:
-    """Write one shard and its receipt, unless a receipt shows that it is there already."""
+    """Write one shard and its receipt, unless a receipt shows that it is there already.
+
+    Of a piece that is not stored there is the receipt alone, which says that its shard takes no bytes.
+    """
     if (earlier := _earlier(piece)) is not None:
         return earlier
     block = piece.source.open(piece.layout.region(piece.shard))
     piece.receipt_path.unlink(missing_ok=True)  # it is not of the bytes that follow
-    receipt = write_chunks(piece.array, piece.layout, piece.shard, block.chunk)
-    ship(piece.array / receipt.key)
+    if piece.stored:
+        receipt = write_chunks(piece.array, piece.layout, piece.shard, block.chunk)
+        ship(piece.array / receipt.key)
+    else:
+        receipt = Receipt(shard_key(piece.shard), size=0, seal=0)
+        for _, part in piece.layout.parts(piece.shard):
+            block.chunk(part)
     summary = block.summary()
     note = {"inputs": piece.inputs, "size": receipt.size, "seal": receipt.seal, "summary": summary}
     write_atomic(piece.receipt_path, json.dumps(note))
@@ -104,7 +114,9 @@ def _earlier(piece: Piece) -> Built | None:
     key = shard_key(piece.shard)
     try:
         note = json.loads(piece.receipt_path.read_bytes())
-        if note["inputs"] != piece.inputs or not is_there(piece.array / key, note["size"]):
+        if note["inputs"] != piece.inputs:
+            return None
+        if piece.stored and not is_there(piece.array / key, note["size"]):
             return None
         receipt = Receipt(key, note["size"], note["seal"])
         return Built(piece=piece, receipt=receipt, summary=note["summary"], written=False)

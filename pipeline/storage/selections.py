@@ -4,6 +4,7 @@ import operator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 Span = tuple[int, int]
 
@@ -33,6 +34,20 @@ def spans_of(selection: Any, shape: tuple[int, ...]) -> tuple[list[Span], set[in
         spans.append((position % size, position % size + 1))
         dropped.add(axis)
     return spans, dropped
+
+
+def room_for(
+    spans: list[Span], dropped: set[int], dtype: np.dtype[Any], out: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """`out`, which is to take what is selected, with an axis of length 1 for each that a lone index took away.
+
+    Raises:
+        ValueError: it has another shape or type than what is selected, or cannot be written.
+    """
+    wanted = tuple(b - a for axis, (a, b) in enumerate(spans) if axis not in dropped)
+    if out.shape != wanted or out.dtype != dtype or not out.flags.writeable:
+        raise ValueError(f"{out.dtype} {out.shape}, expected {dtype} {wanted} that can be written")
+    return out[tuple(None if axis in dropped else slice(None) for axis in range(len(spans)))]
 
 
 def _position(part: Any) -> int:

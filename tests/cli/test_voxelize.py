@@ -25,5 +25,13 @@ def test_grids_may_have_a_name_and_be_compressed(own_store: Path, spk) -> None:
     assert spk("inspect", own_store, "--json").json["stats"]["small"]["num_bins"] == 8
 
 
+def test_virtual_grids_take_no_bytes_and_are_used_like_others(own_store: Path, spk) -> None:
+    ran = spk("voxelize", own_store, "--bins", 8, "--virtual", "--json").json
+    assert (ran["written"], ran["bytes"]) == (4, 0)
+    assert spk("inspect", own_store, "--json").json["stats"]["k8"]["num_bins"] == 8
+    assert spk("verify", own_store, "--deep", "--json").json["ok"]
+    spk("voxelize", own_store, "--virtual", "--codec", "lz4").assert_fails(2, "--codec lz4", "--virtual")
+
+
 def test_says_how_to_go_on(own_store: Path, spk) -> None:
     assert f"next: spk train tiny store={own_store}" in spk("voxelize", own_store, "--bins", 2).out

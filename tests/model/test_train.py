@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,23 @@ def test_the_checkpoint_makes_the_network_again(store: Path, tmp_path: Path) -> 
     assert info.num_bins == 4 and info.voxels == "k4" and info.normalization.num_bins == 4
     with torch.no_grad():
         assert network(torch.rand(1, 2, 3, 16, 16), torch.rand(1, 2, 4, 8, 8)).isfinite().all()
+
+
+def test_virtual_grids_teach_the_same_weights_bit_for_bit(store: Path, tmp_path: Path) -> None:
+    counted = shutil.copytree(store, tmp_path / "store")
+    voxelize(counted, num_bins=4, virtual=True)
+    assert not list(counted.glob("*/*/voxels/k4/c"))
+    once = {"steps": 2, "validate_every": 2, "sample_every": 0}
+    one, two = (
+        train(config(path, **once), tmp_path / f"run of {path.parent.name}") for path in (store, counted)
+    )
+    assert (one.loss, one.val_psnr) == (two.loss, two.val_psnr)
+    for name in ("last", "best"):
+        stored, virtual = (
+            load_tensors(run.run / "checkpoints" / f"{name}.safetensors") for run in (one, two)
+        )
+        assert stored.keys() == virtual.keys()
+        assert not [key for key in stored if not torch.equal(stored[key], virtual[key])]
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5])

@@ -8,6 +8,7 @@ from pipeline.ingest import ingest
 from pipeline.repair import repair
 from pipeline.storage.building import was_interrupted
 from pipeline.store import open_store
+from pipeline.verify import verify
 from pipeline.voxelize import voxelize
 
 
@@ -60,6 +61,22 @@ def test_all_of_it_at_once(store, whole, keep, tree_of):
             damage(store, number, name)
     assert repair(store).left == ()
     assert tree_of(store) == tree_of(whole)
+
+
+def test_virtual_grids_are_repaired_to_the_byte(store, tree_of):
+    """Alone, and together with the spikes that they are counted from."""
+    voxelize(store, num_bins=8, virtual=True)
+    before, groups = tree_of(store), [f"train/{name}/voxels/k8/zarr.json" for name in "ab"]
+    assert set(groups) < before.keys()
+    for number, name in enumerate([*groups, *groups[:1], "stats/k8/zarr.json"]):
+        damage(store, number, name)
+        damage(store, number + 1, "train/a/spikes/c/0/0/0")
+        assert not verify(store).ok
+        done = repair(store)
+        assert name in done.repaired and done.left == (), name
+        assert tree_of(store) == before, name
+    shutil.rmtree(store / "train/a/voxels")
+    assert repair(store).left == () and tree_of(store) == before
 
 
 def test_without_the_recordings_the_rest_is_repaired(raw, tmp_path):

@@ -1,3 +1,4 @@
+import gc
 import logging
 import shutil
 from dataclasses import replace
@@ -9,8 +10,10 @@ import zarr
 from pipeline.errors import StoreError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
+from pipeline.storage.mapped import MappedArray
 from pipeline.storage.root import WORK, read_root
 from pipeline.store import open_store
+from pipeline.virtual_voxels import VirtualVoxels
 from pipeline.voxelize import voxelize
 
 KEYS = ("train/a", "train/b", "test/c")
@@ -106,6 +109,108 @@ def test_grids_stand_beside_each_other(store, tree_of):
     }
 
 
+def test_virtual_grids_equal_stored_ones_and_take_no_bytes(finished, store, shared_raw):
+    report = voxelize(store, num_bins=8, virtual=True)
+    assert (report.written, report.skipped, report.num_bytes) == (3, 0, 0)
+    stored, virtual = (open_store(path) for path in (finished[0], store))
+    assert not list(store.glob("*/*/voxels/k8/*/"))
+    for key in KEYS:
+        one, other = (opened.sequence(*key.split("/")).voxels("k8") for opened in (stored, virtual))
+        assert isinstance(one, MappedArray) and isinstance(other, VirtualVoxels)
+        np.testing.assert_array_equal(one[:], other[:])
+        np.testing.assert_array_equal(other[:], shared_raw.counts(key, 8))
+        kept = ("num_bins", "rule", "frames_per_bin", "histogram")
+        assert {name: one.attributes[name] for name in kept} == {
+            name: other.attributes[name] for name in kept
+        }
+        assert (other.attributes["shape"], other.attributes["dtype"]) == ([3, 8, 18, 20], "uint8")
+        found = zarr.open_group(store, mode="r")[f"{key}/voxels/k8"]
+        assert isinstance(found, zarr.Group) and not list(found) and found.attrs["virtual"] is True
+    statistics = [(path / "stats/k8/zarr.json").read_bytes() for path in (finished[0], store)]
+    assert statistics[0] == statistics[1]
+    about = [opened.attributes["stages"]["voxelize/k8"]["parameters"] for opened in (stored, virtual)]
+    assert about[1] == about[0] | {"virtual": True} and "virtual" not in about[0]
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_virtual_and_stored_grids_replace_each_other(ingested, store, codec, content_of, tree_of):
+    """To the same store as when they come first; who reads the one before reads on."""
+    shapes = {"stored": {"codec": codec}, "virtual": {"virtual": True}}
+    alone = {}
+    for name, how in shapes.items():
+        path = shutil.copytree(ingested, store.parent / name)
+        voxelize(path, num_bins=8, **how)
+        alone[name] = content_of(path)
+    assert alone["stored"].keys() != alone["virtual"].keys()
+    for name in ("stored", "virtual", "stored", "virtual"):
+        before = open_store(store).sequences("train") if open_store(store).voxel_names else []
+        grids = [sequence.voxels("k8") for sequence in before]
+        assert voxelize(store, num_bins=8, **shapes[name]).written == 3
+        assert content_of(store) == alone[name]
+        assert voxelize(store, num_bins=8, **shapes[name]).written == 0
+        after = [sequence.voxels("k8") for sequence in open_store(store).sequences("train")]
+        for old, new in zip(grids, after, strict=bool(grids)):
+            assert type(old) is not type(new)
+            np.testing.assert_array_equal(old[:], new[:])
+    del before, grids, old
+    gc.collect()
+    voxelize(store, num_bins=8, virtual=True, overwrite=True)
+    assert [path.name for path in (store / WORK).rglob("*")] == ["zarr.json"]
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2, 3])
+@pytest.mark.parametrize("then", [{"virtual": True}, {}])
+def test_interrupted_counting_for_virtual_grids_is_resumed_or_replaced(
+    store, ingested, tree_of, pieces, then
+):
+    def cut(done, total, what):
+        if done == pieces:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        voxelize(store, num_bins=8, virtual=True, workers=1, progress=cut)
+    assert open_store(store).voxel_names == ()
+    report = voxelize(store, num_bins=8, **then)
+    assert report.skipped >= pieces if then else report.written == 3
+    whole = shutil.copytree(ingested, store.parent / "whole")
+    voxelize(whole, num_bins=8, **then)
+    assert tree_of(store) == tree_of(whole)
+
+
+def test_interrupted_stored_grids_leave_nothing_in_virtual_ones(store, ingested, tree_of):
+    def cut(done, total, what):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        voxelize(store, num_bins=8, workers=1, progress=cut)
+    voxelize(store, num_bins=8, virtual=True)
+    whole = shutil.copytree(ingested, store.parent / "whole")
+    voxelize(whole, num_bins=8, virtual=True)
+    assert tree_of(store) == tree_of(whole)
+
+
+def test_virtual_grids_follow_their_recordings(raw, tmp_path):
+    """Of sequences that have not changed, nothing is counted again."""
+    store = tmp_path / "store"
+    ingest(raw.root, store, raw.manifest)
+    voxelize(store, num_bins=8, virtual=True)
+    raw.add("train/b", seed=77)
+    ingest(raw.root, store, raw.manifest, overwrite=True)
+    assert open_store(store).voxel_names == ()
+    report = voxelize(store, num_bins=8, virtual=True)
+    assert (report.written, report.skipped) == (1, 2)
+    opened = open_store(store)
+    for key in KEYS:
+        found = opened.sequence(*key.split("/")).voxels("k8")
+        np.testing.assert_array_equal(found[:], raw.counts(key, 8))
+
+
+def test_refuses_a_codec_for_virtual_grids(store):
+    with pytest.raises(UsageError, match="--codec lz4: there is nothing to compress"):
+        voxelize(store, virtual=True, codec="lz4")
+
+
 def test_other_settings_under_the_same_name_rebuild(store, finished, content_of):
     voxelize(store, num_bins=4, name="k8")
     assert voxelize(store, num_bins=8).written == 3
@@ -156,10 +261,11 @@ def test_refuses_bins_that_cannot_count(store):
         voxelize(store, workers=0)
 
 
-def test_exposures_that_are_too_long_for_a_byte_are_counted_in_two(raw, tmp_path):
+@pytest.mark.parametrize("virtual", [False, True])
+def test_exposures_that_are_too_long_for_a_byte_are_counted_in_two(raw, tmp_path, virtual):
     raw.add("train/long", 5, spans=((0, 800), (3, 20)))
     ingest(raw.root, tmp_path / "s", raw.manifest, quarantine=True)
-    voxelize(tmp_path / "s", num_bins=3)
+    voxelize(tmp_path / "s", num_bins=3, virtual=virtual)
     store = open_store(tmp_path / "s")
     grids = store.sequence("train", "long").voxels("k3")
     assert grids.dtype == np.uint16 and store.sequence("train", "a").voxels("k3").dtype == np.uint8
