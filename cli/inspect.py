@@ -70,13 +70,14 @@ def _kind_of(path: Path) -> str:
         UsageError: nothing there, or nothing that can be inspected.
     """
     from pipeline.logs.timing_overview import is_log
+    from pipeline.storage.root import WORK
 
     suffix = path.suffix.lower()
     if is_remote(path):
         return "store"
     if path.is_dir():
-        for name, kind in (("run.json", "run"), ("zarr.json", "store")):
-            if (path / name).is_file():
+        for name, kind in (("run.json", "run"), ("zarr.json", "store"), (WORK, "store")):
+            if (path / name).exists():
                 return kind
         fix = "give one of the files or folders in it" if any(path.iterdir()) else ""
         raise UsageError(f"{path}: neither a store (no zarr.json) nor a run (no run.json)", fix)
