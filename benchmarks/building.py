@@ -4,7 +4,8 @@ python benchmarks/building.py [FOLDER]
 
 Recordings of an integrate-and-fire camera that films light drifting over a picture (15 % of the pixels fire in a spike
 frame), one exposure after the other, lie in the page cache. There is no RGB camera: ingest checks the recordings,
-copies their spikes, and makes grey frames of them. All variants write durably below FOLDER, by default a temporary one.
+copies their spikes, and makes grey frames of them. All variants write durably below FOLDER, which is a temporary one
+if it is not given.
 
 - *encode and write alone*: the chunks of the finished store, in memory, encoded, checksummed and written as ours are;
   once those of the grids, which is all that voxelize writes, and once those of every array.
