@@ -25,7 +25,7 @@ from benchmarks.recording import COMPRESSED_GRIDS, RAW_GRIDS, build_store
 from pipeline.clips import ClipConfig, ClipSource, Sample, batches
 from pipeline.store import open_store
 
-BATCH, EPOCHS, ROUNDS = 4, 20, 5
+BATCH, EPOCHS, ROUNDS = 4, 10, 3
 THREADS, PROCESSES = (0, 1, 2, 4), (2, 4)
 
 
