@@ -34,6 +34,13 @@ Codec = Annotated[
     Literal["none", "lz4", "zstd"],
     typer.Option(help="none: read straight from the map; lz4, zstd: smaller, and read more slowly."),
 ]
+Parts = Annotated[
+    str | None,
+    typer.Option(
+        help="Build only part i of N, as 2/8, beside other processes; `spk finalise` merges.",
+        show_default=False,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Build anew even what is finished.")]
 Json = Annotated[

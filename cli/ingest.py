@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import Codec, DryRun, Json, Out, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
+from cli.console import Codec, DryRun, Json, Out, Output, Overwrite, Parts, Quiet, Scheduler, Verbose, Workers
 from cli.stages import report_stage
 from pipeline.storage.places import shown
 
@@ -30,6 +30,7 @@ def ingest(
     codec: Codec = "none",
     workers: Workers = 2,
     scheduler: Scheduler = None,
+    parts: Parts = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -39,7 +40,9 @@ def ingest(
     """Parse, check and align recordings into a Zarr store."""
     from pipeline.ingest import ingest as build_store
     from pipeline.manifest import read_manifest
+    from pipeline.storage.plans import Part
 
+    part = None if parts is None else Part.parse(parts)
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     with output.progress() as progress:
         report = build_store(
@@ -52,6 +55,8 @@ def ingest(
             overwrite=overwrite,
             dry_run=dry_run,
             scheduler=scheduler,
+            part=part,
             progress=progress,
         )
-    report_stage(output, report, "recordings", f"spk voxelize {quote(shown(out))}", dry_run=dry_run)
+    next_step = f"spk voxelize {quote(shown(out))}"
+    report_stage(output, report, "recordings", next_step, dry_run=dry_run, parts=parts)

@@ -10,7 +10,20 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import align, demo, evaluate, ingest, inspect, preview, repair, simulate, train, verify, voxelize
+from cli import (
+    align,
+    demo,
+    evaluate,
+    finalise,
+    ingest,
+    inspect,
+    preview,
+    repair,
+    simulate,
+    train,
+    verify,
+    voxelize,
+)
 from cli.console import printable, process_rank
 from pipeline.errors import SpkError
 
@@ -32,7 +45,7 @@ for command in (demo.demo, simulate.simulate, ingest.ingest, align.align, voxeli
     app.command()(command)
 for command in (train.train, evaluate.evaluate, inspect.inspect, preview.preview):
     app.command()(command)
-for command in (verify.verify, repair.repair):
+for command in (finalise.finalise, verify.verify, repair.repair):
     app.command()(command)
 
 

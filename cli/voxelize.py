@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import Codec, DryRun, Json, Output, Overwrite, Quiet, Scheduler, Verbose, Workers
+from cli.console import Codec, DryRun, Json, Output, Overwrite, Parts, Quiet, Scheduler, Verbose, Workers
 from cli.stages import report_stage
 from pipeline.storage.places import shown
 
@@ -21,6 +21,7 @@ def voxelize(
     ] = False,
     workers: Workers = 2,
     scheduler: Scheduler = None,
+    parts: Parts = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -28,8 +29,10 @@ def voxelize(
     verbose: Verbose = False,
 ) -> None:
     """Count spikes into time bins per exposure, with the train split's exact statistics."""
+    from pipeline.storage.plans import Part
     from pipeline.voxelize import voxelize as build_voxels
 
+    part = None if parts is None else Part.parse(parts)
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     with output.progress() as progress:
         report = build_voxels(
@@ -42,7 +45,8 @@ def voxelize(
             overwrite=overwrite,
             dry_run=dry_run,
             scheduler=scheduler,
+            part=part,
             progress=progress,
         )
     next_step = f"spk train tiny {quote(f'store={shown(store)}')}"
-    report_stage(output, report, "voxel grids", next_step, dry_run=dry_run)
+    report_stage(output, report, "voxel grids", next_step, dry_run=dry_run, parts=parts)

@@ -1,7 +1,7 @@
 """Looking at a recording before anything is written: do its files open, look right, fit together in time and size?"""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -210,17 +210,17 @@ def _check_images(examined: Examined) -> None:
     refuse_copied_files(examined.blurry_paths, examined.sharp_paths)
 
 
-def common_scale(examined: Sequence[Examined]) -> int:
-    """The one scale of all recordings.
+def common_scale(scales: Mapping[str, int]) -> int:
+    """The one scale of all recordings, given that of each by its key.
 
     Raises:
         FormatError: they have several.
     """
-    by_scale = {one.scale: one for one in examined}
+    by_scale = {scale: key for key, scale in scales.items()}
     if len(by_scale) > 1:
         (a, first), (b, second), *_ = by_scale.items()
         raise FormatError(
-            f"{first.key} has RGB frames {a} times the size of its spikes, {second.key} {b} times",
+            f"{first} has RGB frames {a} times the size of its spikes, {second} {b} times",
             "ingest them into separate stores",
         )
     return next(iter(by_scale))

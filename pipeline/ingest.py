@@ -5,8 +5,9 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.alignment.mismatches import likely_cause, questionable
 from pipeline.config import to_plain
@@ -19,8 +20,9 @@ from pipeline.sequence_jobs import SequenceJobs, sequence_jobs
 from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
 from pipeline.storage.fetching import working_folder
 from pipeline.storage.nodes import Nodes
+from pipeline.storage.part_building import PartBuilder
 from pipeline.storage.pieces import Built, build_piece
-from pipeline.storage.places import shown
+from pipeline.storage.plans import BuiltSequence, Part, PartRecord, Plan, require_same
 from pipeline.storage.root import (
     INGEST,
     OFFSETS,
@@ -55,6 +57,7 @@ def ingest(
     overwrite: bool = False,
     dry_run: bool = False,
     scheduler: str | None = None,
+    part: Part | None = None,
     progress: Progress = no_progress,
 ) -> StageReport:
     """Put the recordings below `raw` into the store `out`.
@@ -66,6 +69,8 @@ def ingest(
         codec: "none" for arrays that are read straight from the map; "lz4", "zstd" for small disks.
         quarantine: leave out frames without a usable exposure, and report them, instead of refusing.
         overwrite: build again even what is finished, and drop sequences that `raw` no longer has.
+        part: examine and build only this part of the recordings, beside other processes with the other parts, and
+            leave it to `finalise` to make them a store.
 
     Raises:
         FormatError: a file is missing, damaged, or not what the manifest says.
@@ -78,21 +83,23 @@ def ingest(
     require_store_or_nothing(out)
     seen = read_root(out)
     run = functools.partial(run_all, workers=workers, scheduler=scheduler, progress=progress)
-    recordings = find_recordings(manifest, raw, quarantine=quarantine)
+    found = find_recordings(manifest, raw, quarantine=quarantine)
+    recordings = part.share(found) if part else found
     offsets = (seen or {}).get(OFFSETS, {})
     examine = functools.partial(examine_recording, manifest=manifest, offsets=offsets, quarantine=quarantine)
     results = run(examine, recordings, what="recordings examined")
     problems = tuple(itertools.chain.from_iterable(found for _, found in results))
-    examined = _usable([one for one, _ in results if one is not None], problems, raw, quarantine=quarantine)
-    root = _root_attributes(manifest, raw, examined) | {"codec": codec}
+    examined = [one for one, _ in results if one is not None]
+    _require_usable(examined, problems, raw, quarantine=quarantine, may_be_none=part is not None)
+    settings = _settings(manifest, raw, codec, offsets)
     if offsets:
-        root[OFFSETS] = offsets
         log.info("%s: corrections of spk align are kept: %s", out, offsets)
     sequences = [sequence_jobs(raw, out, one, manifest, codec) for one in examined]
     jobs = [job for sequence in sequences for job in sequence.jobs]
     nodes = Nodes(out, digests_of(seen, outdated=True))
     todo = [job for job in jobs if overwrite or not job.is_finished(nodes)]
-    gone = _gone(out, seen, root, overwrite=overwrite)
+    keys = [one.key for one in (found if part else examined)]
+    gone = _gone(out, seen, keys, raw, overwrite=overwrite)
     num_shards = sum(job.num_shards for job in jobs)
     written = sum(job.num_shards for job in todo)
     report = StageReport(
@@ -105,86 +112,165 @@ def ingest(
         quarantined=problems,
         seconds=time.monotonic() - started,
     )
+    run_pieces = functools.partial(run, build_piece, what="shards written")
+    root = root_attributes(settings, {one.key: one.scale for one in examined}) if examined else {}
+    if part is not None:
+        settings |= {"quarantine": quarantine, "overwrite": overwrite}
+        plan = Plan(stage=INGEST, count=part.count, sequences=tuple(keys), settings=settings)
+        if dry_run:
+            require_same(out, plan)
+            return report
+        with PartBuilder(out, plan, part, seen) as builder:
+            built = _build_part(builder, sequences, todo, run_pieces, report)
+        return _counted(report, built, num_shards, started)
     described = _is_committed(seen, root) and all(one.is_described(nodes) for one in sequences)
     if dry_run or (described and not todo and not gone and not was_interrupted(out, INGEST)):
         return report
     with StoreBuilder(out, INGEST, seen) as builder:
         if overwrite:
             builder.forget_receipts()
-        run_pieces = functools.partial(run, build_piece, what="shards written")
-        built = _write(builder, root, seen, sequences, todo, run_pieces)
-    _tell_mismatches(out, sorted({job.array.parent.relative_to(out).as_posix() for job in todo}))
-    if (read_root(out) or {}).get(OUTDATED):
-        log.warning(
-            "%s: voxel grids have to be brought up to date: spk voxelize %s", shown(place), shown(place)
-        )
+        built = _build(builder, sequences, todo, run_pieces)
+        commit(builder, seen, root, {one.key: one.attributes() for one in sequences})
+    tell(out, {job.array.parent.relative_to(out).as_posix() for job in todo})
+    return _counted(report, built, num_shards, started)
+
+
+def _counted(report: StageReport, built: Sequence[Built], num_shards: int, started: float) -> StageReport:
     written = sum(one.written for one in built)
     seconds = time.monotonic() - started
     return dataclasses.replace(report, written=written, skipped=num_shards - written, seconds=seconds)
 
 
-def _usable(
-    examined: Sequence[Examined], problems: Sequence[Quarantined], raw: Path, *, quarantine: bool
-) -> Sequence[Examined]:
+def _require_usable(
+    examined: Sequence[Examined],
+    problems: Sequence[Quarantined],
+    raw: Path,
+    *,
+    quarantine: bool,
+    may_be_none: bool,
+) -> None:
     if problems and not quarantine:
         raise AlignmentError(_listed(problems), "correct them, or leave these frames out with --quarantine")
-    if not examined:
-        raise AlignmentError(f"{raw}: no frame has a usable exposure:\n{_listed(problems)}")
-    return examined
+    if not examined and not may_be_none:
+        raise nothing_usable(raw, problems)
 
 
-def _write(
-    builder: StoreBuilder,
-    root: Attributes,
-    seen: Attributes | None,
+def nothing_usable(raw: Path, problems: Sequence[Quarantined]) -> AlignmentError:
+    """The error of recordings of which nothing is left."""
+    return AlignmentError(f"{raw}: no frame has a usable exposure:\n{_listed(problems)}")
+
+
+def _build_part(
+    builder: PartBuilder,
     sequences: Sequence[SequenceJobs],
     todo: Sequence[ArrayJob],
     run: RunPieces,
+    report: StageReport,
 ) -> list[Built]:
-    out = builder.store
+    if builder.plan.settings["overwrite"]:
+        builder.forget_receipts()
+    built = _build(builder, sequences, todo, run)
+    written = {job.array for job in todo}
+    done = {
+        one.key: BuiltSequence(
+            arrays=builder.digests(f"{one.key}/{name}" for name in one.arrays),
+            group=one.attributes(),
+            frames=len(one.examined.alignment.frames),
+            scale=one.examined.scale,
+            is_new=any(job.array in written for job in one.jobs),
+        )
+        for one in sequences
+    }
+    builder.keep(PartRecord.of(done, report))
+    return built
+
+
+def _build(
+    builder: StoreBuilder, sequences: Sequence[SequenceJobs], todo: Sequence[ArrayJob], run: RunPieces
+) -> list[Built]:
     builder.begin(todo)
     built = builder.build([job for job in todo if job.array.name != EXPOSURE], run)
     compare = functools.partial(run, what="exposures compared")
     built += builder.build([job for job in todo if job.array.name == EXPOSURE], compare)
-    for split in root["splits"]:
-        builder.write_group(out / split, {})
     for sequence in sequences:
         sequence.refuse_copies(builder.attributes)
-        builder.write_group(out / sequence.key, sequence.attributes())
-    record = builder.record({sequence.key: sequence.nodes for sequence in sequences})
+    return built
+
+
+def commit(
+    builder: StoreBuilder, seen: Attributes | None, root: Attributes, groups: Mapping[str, Attributes]
+) -> None:
+    """Make sequences whose arrays are built the store.
+
+    Args:
+        seen, root: attributes of the store's root as it is, and as it is to be.
+        groups: what each sequence's group carries, by its key.
+    """
+    for split in root["splits"]:
+        builder.write_group(builder.store / split, {})
+    for key, attributes in groups.items():
+        builder.write_group(builder.store / key, attributes)
+    record = builder.record(
+        {
+            key: [key.split("/")[0], key, *(f"{key}/{name}" for name in attributes["arrays"])]
+            for key, attributes in groups.items()
+        }
+    )
     before = seen or {}
     voxels = {stage: one for stage, one in before.get("stages", {}).items() if stage != INGEST}
     if before.get("stages", {}).get(INGEST) == record:
         builder.commit(root, {INGEST: record} | voxels, before.get(OUTDATED))
     else:
         builder.commit(root, {INGEST: record}, before.get(OUTDATED, {}) | voxels)
-    return built
 
 
-def _tell_mismatches(out: Path, keys: Sequence[str]) -> None:
-    """Warn of sequences whose frames do not fit their spikes, with what seems to be the cause."""
+def tell(out: Path, keys: Collection[str]) -> None:
+    """Warn of new sequences whose frames do not fit their spikes, with what seems to be the cause, and of voxel grids
+    that are of other spikes now."""
     store = open_store(out, check=False, hold=False)
-    for key in keys:
+    for key in sorted(keys):
         sequence = store.sequence(*key.split("/"))
         if (r2 := questionable(sequence.light)) is not None:
             cause = likely_cause(sequence, store.scale)
             log.warning("%s: blurry frames do not fit the spikes (median R² %.2f): %s", key, r2, cause)
+    if store.attributes.get(OUTDATED):
+        log.warning("%s: voxel grids have to be brought up to date: spk voxelize %s", shown(out), shown(out))
 
 
-def _root_attributes(manifest: Manifest, raw: Path, examined: Sequence[Examined]) -> Attributes:
-    splits: dict[str, list[str]] = {}
-    for one in examined:
-        splits.setdefault(one.recording.split, []).append(one.recording.sequence)
-    if STATS in splits:
-        raise UsageError(f"manifest {manifest.name}: a split cannot be called {STATS!r}", "rename it")
+def _settings(manifest: Manifest, raw: Path, codec: Codec, offsets: Mapping[str, int]) -> dict[str, Any]:
+    """What all sequences of a store have in common, as JSON values."""
     return {
-        "spk_format": SPK_FORMAT,
-        "name": manifest.name,
         "manifest": to_plain(manifest),
-        "scale": common_scale(examined),
-        "splits": splits,
         "provenance": {"raw": str(raw.resolve()), "spk": program_version()},
+        "codec": codec,
+        OFFSETS: dict(offsets),
     }
+
+
+def root_attributes(settings: Mapping[str, Any], scales: Mapping[str, int]) -> Attributes:
+    """What the root is to say of the recordings with these scales, by their keys.
+
+    Raises:
+        FormatError: the scales differ.
+        UsageError: the name of a split is taken.
+    """
+    splits: dict[str, list[str]] = {}
+    for key in scales:
+        split, _, name = key.partition("/")
+        splits.setdefault(split, []).append(name)
+    manifest = settings["manifest"]
+    if STATS in splits:
+        raise UsageError(f"manifest {manifest['name']}: a split cannot be called {STATS!r}", "rename it")
+    root = {
+        "spk_format": SPK_FORMAT,
+        "name": manifest["name"],
+        "manifest": manifest,
+        "scale": common_scale(scales),
+        "splits": splits,
+        "provenance": settings["provenance"],
+        "codec": settings["codec"],
+    }
+    return root | ({OFFSETS: settings[OFFSETS]} if settings[OFFSETS] else {})
 
 
 def _is_committed(seen: Attributes | None, root: Attributes) -> bool:
@@ -193,13 +279,15 @@ def _is_committed(seen: Attributes | None, root: Attributes) -> bool:
     return all(seen.get(key) == value for key, value in root.items())
 
 
-def _gone(out: Path, seen: Attributes | None, root: Attributes, *, overwrite: bool) -> list[str]:
+def _gone(
+    out: Path, seen: Attributes | None, keys: Sequence[str], raw: Path, *, overwrite: bool
+) -> list[str]:
     """Sequences that the store holds and the recordings do not."""
-    known = set(sequence_keys(root))
+    known = set(keys)
     gone = [key for key in (sequence_keys(seen) if seen else []) if key not in known]
     if gone and not overwrite:
         raise UsageError(
-            f"{out}: holds {gone[0]}, which {root['provenance']['raw']} does not have",
+            f"{out}: holds {gone[0]}, which {raw.resolve()} does not have",
             "drop it from the store with --overwrite",
         )
     return gone

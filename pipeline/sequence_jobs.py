@@ -45,12 +45,6 @@ class SequenceJobs:
         return self.examined.key
 
     @property
-    def nodes(self) -> tuple[str, ...]:
-        """Its groups and arrays, relative to the store."""
-        split, _, _ = self.key.partition("/")
-        return (split, self.key, *(f"{self.key}/{name}" for name in self.arrays))
-
-    @property
     def arrays(self) -> tuple[str, ...]:
         return tuple(job.array.name for job in self.jobs)
 

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from pipeline.storage.mapped import forget_maps
 from pipeline.storage.metadata import read_metadata
 from pipeline.storage.nodes import BUILDING, Nodes
 from pipeline.storage.pieces import BlockSource, Built, Piece
+from pipeline.storage.plans import forget_plan
 from pipeline.storage.publishing import publisher_of
 from pipeline.storage.root import (
     GENERATION,
@@ -108,9 +109,14 @@ class StoreBuilder:
         stage: the stage that is run.
         seen: the root's attributes, or None, from which the caller concluded what has to be done.
 
+    Attributes:
+        is_shared: whether others of its kind may be at work at the same time.
+
     Raises:
         StoreError: another process is writing, or has written since `seen`; a link in the store leads elsewhere.
     """
+
+    is_shared = False
 
     def __init__(self, store: Path, stage: str, seen: Attributes | None) -> None:
         self.store = store
@@ -121,16 +127,15 @@ class StoreBuilder:
         self._publisher = publisher_of(store)
         self._locks = contextlib.ExitStack()
 
-    def __enter__(self) -> "StoreBuilder":
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as locks:
-            locks.enter_context(lock_store(self.store))
+            locks.enter_context(lock_store(self.store, shared=self.is_shared))
             locks.enter_context(self._publisher.locked())
             if read_root(self.store) != self._seen:
                 raise StoreError(
                     f"{self.store}: another process changed it just now", "run the command again"
                 )
-            if self._seen is not None:
-                self._settle(self._seen)
+            self._prepare(locks)
             self._locks = locks.pop_all()
         return self
 
@@ -138,12 +143,32 @@ class StoreBuilder:
         forget_maps(self.store)
         self._locks.close()
 
+    def _prepare(self, locks: contextlib.ExitStack) -> None:
+        """What is to be done first, once the store is locked; `locks` are given back at the end."""
+        if self._seen is not None:
+            self._settle(self._seen)
+
     def begin(self, jobs: Iterable[ArrayJob]) -> None:
-        """Make room for building `jobs`, and drop what an interrupted run of the stage built of other arrays."""
+        """Make room for building `jobs`, and drop what an interrupted run of the stage built of other arrays.
+
+        Parts that wait for `spk finalise` are no more: of what they built, this run takes what it can use.
+        """
+        forget_plan(self.store, self.stage)
         self._drop_built(except_of={self._name(job.array) for job in jobs})
-        for partial in [*self.store.glob(f".*{PARTIAL}"), *(self.store / WORK).rglob(f".*{PARTIAL}")]:
-            partial.unlink()
+        self._drop_partials()
         make_durable(self._receipts)
+
+    def adopt(self, digests: Mapping[str, str]) -> None:
+        """Take arrays into the next generation that others have built, by their names in the store.
+
+        Raises:
+            StoreError: one is missing or not whole.
+        """
+        self._drop_partials()
+        self._digests |= digests
+        nodes = Nodes(self.store, self._digests)
+        for name in digests:
+            nodes.find_whole(name)
 
     def build(self, jobs: Sequence[ArrayJob], run: RunPieces) -> list[Built]:
         """Build the arrays of `jobs`: their pieces, then their metadata.
@@ -222,12 +247,17 @@ class StoreBuilder:
             if not (group / "c").is_dir():
                 (group / "zarr.json").unlink()
         shutil.rmtree(self._receipts, ignore_errors=True)
+        forget_plan(self.store, self.stage)
         remove_empty(self.store / WORK)
 
     def _settle(self, root: Attributes) -> None:
         settle(self.store, root)
         stages = (self.store / RECEIPTS).glob("*")
         self._publisher.settle(root, {name for stage in stages for name, _ in folders_with(".json", stage)})
+
+    def _drop_partials(self) -> None:
+        for partial in [*self.store.glob(f".*{PARTIAL}"), *(self.store / WORK).rglob(f".*{PARTIAL}")]:
+            partial.unlink()
 
     def _drop_built(self, except_of: Collection[str] = ()) -> None:
         for name, receipts in list(folders_with(".json", self._receipts)):

@@ -1,4 +1,7 @@
-"""One writer at a time: the lock of a store, which says who holds it, and which the kernel takes from the dead."""
+"""One writer at a time: the lock of a store, which says who holds it, and which the kernel takes from the dead.
+
+Processes that build parts of one stage share it.
+"""
 
 import contextlib
 import fcntl
@@ -14,21 +17,28 @@ from pipeline.storage.root import WORK
 
 
 @contextlib.contextmanager
-def lock_store(store: Path) -> Iterator[None]:
+def lock_store(store: Path, *, shared: bool = False) -> Iterator[None]:
     """Be the only process that writes to the store, for the time of a `with` block.
+
+    Args:
+        shared: be one of several, none of which is the only one.
 
     Raises:
         StoreError: another process is writing; a link in the store leads elsewhere.
     """
     _refuse_links(store)
     path = store / WORK / "lock"
-    descriptor = _lock(path, store)
+    descriptor = _lock(path, store, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            path.unlink()
-            path.parent.rmdir()
+            fcntl.flock(
+                descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the last one of several takes the file away
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                path.unlink()
+                path.parent.rmdir()
         os.close(descriptor)
 
 
@@ -48,9 +58,9 @@ def _refuse_links(folder: Path) -> None:
 MOST_ATTEMPTS = 1000
 
 
-def _lock(path: Path, store: Path) -> int:
+def _lock(path: Path, store: Path, how: int) -> int:
     """Take the store's lock, or say who holds it. The kernel lets go of it when its owner dies, however it dies."""
-    attempts = (_try_lock(path, store) for _ in range(MOST_ATTEMPTS))
+    attempts = (_try_lock(path, store, how) for _ in range(MOST_ATTEMPTS))
     descriptor = next((taken for taken in attempts if taken is not None), None)
     if descriptor is None:
         raise StoreError(f"{path}: cannot be made, or comes and goes", "look what is at that path")
@@ -65,7 +75,7 @@ def describe_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}: {command}"
 
 
-def _try_lock(path: Path, store: Path) -> int | None:
+def _try_lock(path: Path, store: Path, how: int) -> int | None:
     """The lock's descriptor; None where an owner before us finished, and took file or folder away meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +83,7 @@ def _try_lock(path: Path, store: Path) -> int | None:
     except (FileNotFoundError, FileExistsError):
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_ino == path.stat().st_ino:
             return descriptor
     except FileNotFoundError:

@@ -33,7 +33,7 @@ def test_arrays_of_a_sequence(raw):
         "train/a/exposure_ns": (3, 2),
         "train/a/sharp_index": (3,),
     }
-    assert found.nodes == ("train", "train/a", *shapes)
+    assert [f"{found.key}/{name}" for name in found.arrays] == list(shapes)
     attributes = found.attributes()
     assert attributes["frames"] == ["000", "001", "002"] and attributes["spike_shape"] == [18, 20]
     assert attributes["positions"] == [0, 1, 2]
