@@ -17,7 +17,7 @@ from pipeline.store import open_store
 from pipeline.verify import verify
 from pipeline.voxelize import voxelize
 
-CRASHES = 8
+CRASHES = 4
 """At how many of a rebuild's writes it is stopped; all of them at full length."""
 WRITES = ("put", "replace", "copy", "delete")
 
