@@ -37,7 +37,7 @@ def ingest(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Parse, check and align recordings into a Zarr store."""
+    """Parse, check and align recordings into a Zarr store: a folder, or s3://BUCKET/NAME."""
     from pipeline.ingest import ingest as build_store
     from pipeline.manifest import read_manifest
     from pipeline.storage.plans import Part

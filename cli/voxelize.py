@@ -12,7 +12,9 @@ from pipeline.storage.places import shown
 
 
 def voxelize(
-    store: Annotated[Path, typer.Argument(help="A store that `spk ingest` made.")],
+    store: Annotated[
+        Path, typer.Argument(help="A store that `spk ingest` made: a folder, or s3://BUCKET/NAME.")
+    ],
     bins: Annotated[int, typer.Option(min=1, help="Time bins per exposure.")] = 32,
     name: Annotated[str | None, typer.Option(help="Name of the grids in the store; k32 for 32 bins.")] = None,
     codec: Codec = "none",

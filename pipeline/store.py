@@ -286,8 +286,10 @@ def open_store(path: Path, *, check: bool = True, hold: bool = True) -> Store:
     attributes, held = _read_and_hold(path) if hold else (read_root(path), None)
     if attributes is None:
         if (path / WORK).is_dir():
-            raise StoreError(f"{path}: its ingest did not finish", RESUME)
-        raise StoreError(f"{path}: no store here", f"spk ingest RAW -o {path} --manifest NAME")
+            raise StoreError(f"{place_of(path)}: its ingest did not finish", RESUME)
+        raise StoreError(
+            f"{place_of(path)}: no store here", f"spk ingest RAW -o {place_of(path)} --manifest NAME"
+        )
     if type(attributes.get("name")) is not str or any(
         "sequences" not in r for r in attributes["stages"].values()
     ):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.storage.mirror import is_there
+from pipeline.storage.mirror import is_there, place_of
 
 REPAIR = "spk repair STORE rebuilds what is damaged, from the recordings"
 MAX_METADATA_BYTES = 1 << 26
@@ -75,7 +75,7 @@ def check_sizes(node: Path, metadata: Mapping[str, Any]) -> None:
         except OSError:
             if is_there(shard, size):
                 continue  # in an object store
-            raise StoreError(f"{shard}: shard is missing", REPAIR) from None
+            raise StoreError(f"{place_of(shard)}: shard is missing, or cut short", REPAIR) from None
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{shard}: not an ordinary file", REPAIR)
         if status.st_size != size:

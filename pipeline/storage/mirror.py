@@ -141,10 +141,12 @@ def open_shard(path: Path, receipt: Receipt, index_bytes: int) -> BinaryIO:
         return mirror.open_shard(path, receipt, index_bytes)
 
 
-def place_of(store: Path) -> str:
-    """The place of a store as a user names it, also where it is read through a mirror."""
-    mirror = mirror_of(store.absolute())
-    return mirror.url if mirror else str(store)
+def place_of(path: Path) -> str:
+    """A store, or something in it, as a user names it, also where it is read through a mirror."""
+    mirror = mirror_of(path.absolute())
+    if mirror is None:
+        return str(path)
+    return mirror.url if path == mirror.folder else f"{mirror.url}/{mirror.key(path)}"
 
 
 def is_there(path: Path, size: int) -> bool:

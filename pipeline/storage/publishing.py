@@ -19,7 +19,7 @@ from pipeline.errors import StoreError
 from pipeline.storage.lock import describe_process
 from pipeline.storage.metadata import ledger_sizes, metadata_bytes, parse_metadata
 from pipeline.storage.mirror import BUILDING, WORKING, Mirror, list_again, mirror_of, writer_of
-from pipeline.storage.remote import ConflictError
+from pipeline.storage.remote import ConflictError, UnreachableError
 from pipeline.storage.root import WORK, Attributes, digests_of
 
 REQUESTS = 32
@@ -91,9 +91,10 @@ class _RemotePublisher(Publisher):
             self._tag = found and found.tag
             yield
         finally:
-            held = mirror.remote.find(LOCK)
-            if held is not None and held.tag == tag:
-                mirror.remote.delete([LOCK])
+            with contextlib.suppress(UnreachableError):  # the next writer in this folder takes it over
+                held = mirror.remote.find(LOCK)
+                if held is not None and held.tag == tag:
+                    mirror.remote.delete([LOCK])
 
     def commit(self, root: str) -> None:
         mirror = self._mirror

@@ -227,4 +227,6 @@ def _cause(error: Exception) -> str:
     text = str(error).partition("\n\nDebug source")[0]
     if said := _ERROR_CODE.search(text):
         return f"the server says {said[1]}: {said[2]}"
+    for noise in ("Generic S3 error: ", "HTTP error: "):
+        text = text.replace(noise, "")
     return " ".join(text.split())[:400]

@@ -129,6 +129,7 @@ def test_local_stores_are_left_alone(mirror, tmp_path):
 
 def test_places_and_servers_have_mirrors_of_their_own(s3, mirror, place, monkeypatch):
     assert place_of(mirror.folder) == place
+    assert place_of(mirror.folder / "train/a") == f"{place}/train/a"
     assert mirrors_of(place) == mirror.folder.parent == mirrors_of(f"{place}/")
     others = {mirrors_of(s3), mirrors_of(f"{s3}/stores/b"), mirrors_of(f"{s3}/a")}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere")

@@ -17,7 +17,7 @@ from pipeline.store import open_store
 from pipeline.verify import verify
 from pipeline.voxelize import voxelize
 
-CRASHES = 8
+CRASHES = 4
 """At how many of a rebuild's writes it is stopped; all of them at full length."""
 WRITES = ("put", "replace", "copy", "delete")
 
@@ -126,6 +126,7 @@ def test_killed_anywhere_in_a_rebuild_the_store_is_the_old_or_the_new_one_and_re
     with stopped_at(monkeypatch, 10**6) as writes:
         voxelize(place, num_bins=3, name="v")
     points, seen = crash_points(len(writes), wanted), {3: 0, 4: 0}
+    wrong = unlike = 0
     for point in points:
         reset(point)
         with stopped_at(monkeypatch, point):
@@ -134,14 +135,14 @@ def test_killed_anywhere_in_a_rebuild_the_store_is_the_old_or_the_new_one_and_re
         found = grids(open_store(place))
         bins = next(iter(found.values())).shape[1]
         seen[bins] += 1
-        for key, values in found.items():
-            np.testing.assert_array_equal(values, wholes[bins][key])
+        wrong += not all(np.array_equal(values, wholes[bins][key]) for key, values in found.items())
         machine(f"writer-{point}")
         voxelize(place, num_bins=3, name="v")
-        assert content(objects_of(place)) == content(tree_of(tmp_path / "new")), point
-        assert set(objects_of(place)) == set(tree_of(tmp_path / "new")), point
-    assert min(seen.values()) > 0
-    campaign("stores-in-s3-killed", n=len(points), of=len(writes), old=seen[4], new=seen[3], lost=0, mixed=0)
+        resumed, expected = objects_of(place), tree_of(tmp_path / "new")
+        unlike += content(resumed) != content(expected) or resumed.keys() != expected.keys()
+    counts = {"n": len(points), "of": len(writes), "old": seen[4], "new": seen[3]}
+    campaign("stores-in-s3-killed", **counts, read_wrongly=wrong, resumed_otherwise=unlike)
+    assert wrong == unlike == 0 < min(seen.values())
 
 
 def test_what_was_uploaded_is_not_uploaded_again(place, raw, monkeypatch):
