@@ -23,6 +23,7 @@ from pipeline.storage.plans import (
 )
 from pipeline.storage.root import INGEST, OFFSETS, Attributes, read_root
 from pipeline.store import open_store
+from pipeline.virtual_voxels import VIRTUAL
 
 MAX_LISTED = 8
 
@@ -111,7 +112,7 @@ def _commit(
         groups = {key: one.group for key, one in sequences.items()}
         pipeline.ingest.commit(builder, seen, _root(plan, sequences), groups)
     else:
-        names = ("num_bins", "rule", "codec")
+        names = [name for name in ("num_bins", "rule", "codec", VIRTUAL) if name in settings]
         opened = open_store(builder.store, check=False, hold=False)
         pipeline.voxelize.commit(builder, opened, {name: settings[name] for name in names})
 
@@ -202,8 +203,8 @@ def _command(store: Path, plan: Plan) -> str:
         raw = quote(settings["provenance"]["raw"])
         return f"with the options of the other parts, spk ingest {raw} -o {place} -m …"
     options = f"--bins {settings['num_bins']} --name {settings['name']} --codec {settings['codec']}"
-    overwrite = " --overwrite" if settings["overwrite"] else ""
-    return f"spk voxelize {place} {options}{overwrite}"
+    flags = [f" --{name}" for name in (VIRTUAL, "overwrite") if settings.get(name)]
+    return f"spk voxelize {place} {options}{''.join(flags)}"
 
 
 def _some(names: Any) -> str:

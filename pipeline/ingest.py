@@ -22,6 +22,7 @@ from pipeline.storage.fetching import working_folder
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.part_building import PartBuilder
 from pipeline.storage.pieces import Built, build_piece
+from pipeline.storage.places import require_folder
 from pipeline.storage.plans import BuiltSequence, Part, PartRecord, Plan, require_same
 from pipeline.storage.root import (
     INGEST,
@@ -79,6 +80,8 @@ def ingest(
         StoreError: the store's root is damaged, or another process is writing to the store.
     """
     started = time.monotonic()
+    if part is not None:
+        require_folder(out)
     place, raw, out = out, Path(raw), working_folder(out)
     require_store_or_nothing(out)
     seen = read_root(out)
@@ -234,7 +237,9 @@ def tell(out: Path, keys: Collection[str]) -> None:
             cause = likely_cause(sequence, store.scale)
             log.warning("%s: blurry frames do not fit the spikes (median R² %.2f): %s", key, r2, cause)
     if store.attributes.get(OUTDATED):
-        log.warning("%s: voxel grids have to be brought up to date: spk voxelize %s", shown(out), shown(out))
+        log.warning(
+            "%s: voxel grids have to be brought up to date: spk voxelize %s", store.place, store.place
+        )
 
 
 def _settings(manifest: Manifest, raw: Path, codec: Codec, offsets: Mapping[str, int]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pipeline.storage.fetching import working_folder
 from pipeline.storage.nodes import Nodes
 from pipeline.storage.part_building import PartBuilder
 from pipeline.storage.pieces import Built, build_piece
+from pipeline.storage.places import require_folder
 from pipeline.storage.plans import BuiltSequence, Part, PartRecord, Plan, require_same
 from pipeline.storage.root import INGEST, OUTDATED, STATS, VOXELIZE, Attributes, digests_of
 from pipeline.storage.shards import Codec
@@ -63,6 +64,8 @@ def voxelize(
         StoreError: the store is missing, damaged, or being written.
     """
     started = time.monotonic()
+    if part is not None:
+        require_folder(store)
     opened = open_store(working_folder(store), hold=False)
     name = name or f"k{num_bins}"
     if num_bins < 1:

@@ -41,6 +41,19 @@ def bucket_and_prefix(place: Path | str) -> tuple[str, str]:
     return bucket, "/".join(parts)
 
 
+def require_folder(place: Path | str) -> None:
+    """Refuse an object store where processes have to see what others build.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if is_remote(place):
+        raise UsageError(
+            f"{shown(place)}: parts are built in a folder that all of them see",
+            "build them in one on a shared disk, and copy the store once it is whole",
+        )
+
+
 def shown(place: Path | str) -> str:
     """A place as a user writes it."""
     return url_of(place) if is_remote(place) else str(place)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.storage.places import bucket_and_prefix, is_remote, shown, url_of
+from pipeline.storage.places import bucket_and_prefix, is_remote, require_folder, shown, url_of
 
 
 @pytest.mark.parametrize("written", ["s3://bucket/a/b", "s3:/bucket/a/b", "s3://bucket/a/b/"])
@@ -34,3 +34,9 @@ def test_other_places_are_folders(folder):
 def test_refuses_what_is_no_place(wrong):
     with pytest.raises(UsageError, match="not a place in an object store"):
         url_of(wrong)
+
+
+def test_parts_need_a_folder():
+    require_folder("folder")
+    with pytest.raises(UsageError, match="s3://bucket/set: parts are built in a folder"):
+        require_folder("s3:/bucket/set")
