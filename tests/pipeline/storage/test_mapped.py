@@ -384,3 +384,27 @@ def test_refuses_a_chunk_that_unpacks_to_another_size(tmp_path, values):
     (array / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(StoreError, match="a chunk of 48, not 24 bytes"):
         MappedArray(array)[0]
+
+
+@pytest.mark.parametrize("span", [(0, 5), (1, 2), (3, 5), (4, 5)])
+def test_items_in_one_piece_are_located_in_memory(tmp_path, arrays, values, span):
+    whole = {"shard": (4, 6, 11), "chunk": (2, 6, 11)}
+    array = MappedArray(write_array(tmp_path / "whole", values, **whole))
+    chunks, addresses = array.located(*span)
+    assert addresses.tolist() == [array[number].ctypes.data for number in range(*span)]
+    assert len(chunks) == len({number // 4 for number in range(*span)})
+    assert arrays["none"].located(*span) is None  # each item is in several chunks
+    packed = MappedArray(write_array(tmp_path / "packed", values, codec="lz4", **whole))
+    assert packed.located(*span) is None
+
+
+def test_items_are_located_once_their_chunks_are_verified(tmp_path, values):
+    path = write_array(tmp_path / "whole", values, shard=(4, 6, 11), chunk=(2, 6, 11))
+    data = bytearray((path / "c/0/0/0").read_bytes())
+    data[2 * 66 + 4 + 7] ^= 1  # in the second chunk
+    (path / "c/0/0/0").write_bytes(data)
+    array = MappedArray(path)
+    assert len(array.located(0, 2)[1]) == 2
+    for span in ((0, 3), (2, 5), (3, 4)):
+        with pytest.raises(StoreError, match="inner chunk 1 does not match its checksum"):
+            array.located(*span)

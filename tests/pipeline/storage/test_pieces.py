@@ -80,3 +80,11 @@ def test_a_whole_block_is_cut_by_parts_of_the_array():
     values = np.arange(12).reshape(6, 2)
     block = WholeBlock((slice(2, 6), slice(0, 2)), values[2:6])
     assert block.chunk((slice(4, 6), slice(1, 2))).tolist() == [[9], [11]] and block.summary() == {}
+
+
+def test_of_a_piece_that_is_not_stored_only_the_summary_is_kept(piece, tmp_path):
+    looked_at = dataclasses.replace(piece(), source=Once(), stored=False)
+    first, again = build_piece(looked_at), build_piece(looked_at)
+    assert (first.written, again.written) == (True, False) and first.receipt == again.receipt
+    assert first.summary == again.summary == {"chunks": 2} and len(looked_at.source.asked) == 2
+    assert not (tmp_path / "a").exists()

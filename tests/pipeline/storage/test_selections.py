@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.storage.selections import spans_of
+from pipeline.storage.selections import room_for, spans_of
 
 
 def test_spans_of_every_axis_and_the_axes_that_go_away():
@@ -29,3 +29,12 @@ def test_spans_of_every_axis_and_the_axes_that_go_away():
 def test_refuses_what_is_no_span(selection, words):
     with pytest.raises(IndexError, match=words):
         spans_of(selection, (4, 5))
+
+
+def test_room_has_an_axis_for_each_that_goes_away():
+    out = np.zeros((2, 3), np.uint8)
+    room = room_for([(0, 2), (4, 5), (1, 4)], {1}, np.dtype(np.uint8), out)
+    assert room.shape == (2, 1, 3) and np.shares_memory(room, out)
+    for wrong in (out.T, out.astype(np.int8), np.broadcast_to(np.uint8(0), (2, 3))):
+        with pytest.raises(ValueError, match="expected uint8"):
+            room_for([(0, 2), (4, 5), (1, 4)], {1}, np.dtype(np.uint8), wrong)
