@@ -45,14 +45,14 @@ def lock_store(store: Path, *, shared: bool = False) -> Iterator[None]:
 def _refuse_links(folder: Path) -> None:
     """Refuse to write where a link would take the bytes out of the store, or a pipe would swallow them."""
     for place, folders, files in os.walk(folder):
-        if "zarr.json" in files and "c" in folders:
-            folders.remove("c")  # shards are never written through, and readers look at each
         for path in (Path(place, name) for name in (*folders, *files)):
             with contextlib.suppress(FileNotFoundError):  # another process is at work, and the lock will tell
                 if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
                     raise StoreError(
                         f"{path}: a link or special file in a store", "remove it, and build again"
                     )
+        if "zarr.json" in files and "c" in folders:
+            folders.remove("c")  # shards are never written through, and readers look at each
 
 
 MOST_ATTEMPTS = 1000

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.storage.metadata import REPAIR, check_sizes, metadata_bytes, parse_metadata
+from pipeline.storage.metadata import (
+    MAX_METADATA_BYTES,
+    REPAIR,
+    check_sizes,
+    metadata_bytes,
+    parse_metadata,
+)
 from pipeline.storage.mirror import BUILDING
 from pipeline.storage.root import WORK
 
@@ -131,12 +137,14 @@ class Nodes:
         """
         folder = f"{self.store}/{name}"
         try:
+            if os.path.islink(folder):
+                return False
             descriptor = os.open(f"{folder}/zarr.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                text = os.read(descriptor, os.fstat(descriptor).st_size + 1)
+                text = os.read(descriptor, min(os.fstat(descriptor).st_size, MAX_METADATA_BYTES) + 1)
             finally:
                 os.close(descriptor)
-            if hashlib.sha256(text).hexdigest() != self.digests[name] or os.path.islink(folder):
+            if hashlib.sha256(text).hexdigest() != self.digests[name]:
                 return False
             if b'"ledger"' not in text:  # a group, and its digest says all
                 return True

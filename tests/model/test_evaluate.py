@@ -55,6 +55,7 @@ class FakeSequence:
 
 class FakeStore:
     path, name, fingerprint, scale = Path("fake.zarr"), "fake <b>set</b>", "f00d", SCALE
+    place = "fake.zarr"
 
     def __init__(self, sequences: list[FakeSequence], voxel_names: tuple[str, ...] = ("k8",)) -> None:
         self.splits = {"train": ("x",), "val": (), "test": tuple(s.name for s in sequences)}
