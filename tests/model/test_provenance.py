@@ -23,7 +23,7 @@ from pipeline.config import build
 from pipeline.errors import UsageError
 from pipeline.stats import Normalization
 
-STORE = SimpleNamespace(path=Path("data/store"), name="made", fingerprint="f00d")
+STORE = SimpleNamespace(path=Path("data/store"), place="data/store", name="made", fingerprint="f00d")
 SOURCE = SimpleNamespace(num_bins=8, scale=2)
 CONFIG = TrainConfig(store=STORE.path, voxels="k8", batch_size=4, seed=3)
 NORMALIZATION = Normalization(num_bins=8, transform="log1p", mean=0.25, std=0.5, num_values=64)
