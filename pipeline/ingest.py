@@ -79,6 +79,8 @@ def ingest(
     """
     started = time.monotonic()
     raw, out = Path(raw), Path(out)
+    if scheduler is not None:  # workers may be in another directory
+        raw, out = raw.absolute(), out.absolute()
     require_store_or_nothing(out)
     seen = read_root(out)
     run = functools.partial(run_all, workers=workers, scheduler=scheduler, progress=progress)

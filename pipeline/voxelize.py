@@ -57,6 +57,7 @@ def voxelize(
         StoreError: the store is missing, damaged, or being written.
     """
     started = time.monotonic()
+    store = Path(store).absolute() if scheduler else Path(store)  # workers may be in another directory
     opened = open_store(store, hold=False)
     name = name or f"k{num_bins}"
     if num_bins < 1:

@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,3 +180,68 @@ def write_video() -> Callable[..., Path]:
         return path
 
     return write
+
+
+class Cluster:
+    """A Dask scheduler and workers, each a process of its own, none of them where the test runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scheduler: subprocess.Popen[bytes] | None = None
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._port = "0"
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self._port}"
+
+    def start(self, workers: int = 2) -> "Cluster":
+        """Start a scheduler, at the same port if there was one before, and workers."""
+        note = self.folder / "scheduler.json"
+        note.unlink(missing_ok=True)
+        where = ("--host", "127.0.0.1", "--port", self._port, "--scheduler-file", note)
+        self.scheduler = self._run("scheduler", *where)
+        self._wait(lambda: note.is_file() and note.read_text().rstrip().endswith("}"))
+        self._port = json.loads(note.read_text())["address"].rpartition(":")[2]
+        for _ in range(workers):
+            self.add_worker()
+        return self
+
+    def add_worker(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start one that is not started again when it dies, unless the options say so."""
+        options = options or ("--no-nanny",)
+        worker = self._run("worker", self.address, "--nthreads", "1", "--host", "127.0.0.1", *options)
+        self.workers.append(worker)
+        return worker
+
+    def stop(self) -> None:
+        for process in [*self.workers, *([self.scheduler] if self.scheduler else [])]:
+            process.terminate()
+        for process in [*self.workers, *([self.scheduler] if self.scheduler else [])]:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _run(self, kind: str, *words: object) -> subprocess.Popen[bytes]:
+        places = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+        code = f"import sys; sys.path[:0] = {places}; from distributed.cli.dask_{kind} import main; main()"
+        command = [sys.executable, "-c", code, *map(str, words), "--no-dashboard"]
+        with (self.folder / f"{kind}.log").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+
+    def _wait(self, is_so: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < deadline, (self.folder / "scheduler.log").read_text()
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """To be started with `start`."""
+    pytest.importorskip("distributed")
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield made
+    made.stop()

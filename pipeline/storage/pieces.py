@@ -70,6 +70,9 @@ class Piece:
     inputs: str
     receipts: Path
 
+    def __str__(self) -> str:
+        return f"{self.array / shard_key(self.shard)}"
+
     @property
     def receipt_path(self) -> Path:
         return self.receipts / f"{'-'.join(map(str, self.shard))}.json"
