@@ -162,19 +162,21 @@ def _failure(future: "Future", result: Any, item: object, watch: _Watch) -> Base
 
 def _stop(client: "Client", futures: Sequence["Future"]) -> None:
     """Give up what is not begun, and wait until nobody is at what is: the next command may write the same files."""
-    try:
-        client.cancel(list(futures))
-        deadline, still = time.monotonic() + STOPPING_S, 0
-        keys = [future.key for future in futures]
-        while still < 2 and time.monotonic() < deadline:  # twice: a piece may be on its way to a worker
-            is_still = not any(client.run(_num_at_work, keys, on_error="ignore").values())
-            still = still + 1 if is_still else 0
-            time.sleep(STILL_S)
-        if still == 2:
+    with contextlib.suppress(OSError, RuntimeError):  # the scheduler may go away now
+        if client.status == "running" and _stopped(client, futures):
             return
-    except (OSError, RuntimeError):
-        pass  # the scheduler is gone: its workers end by themselves
     log.warning("workers may still be writing: stop them before you run another command on the same store")
+
+
+def _stopped(client: "Client", futures: Sequence["Future"]) -> bool:
+    client.cancel(list(futures))
+    deadline, still = time.monotonic() + STOPPING_S, 0
+    keys = [future.key for future in futures]
+    while still < 2 and time.monotonic() < deadline:  # twice: a piece may be on its way to a worker
+        at_work = client.run(_num_at_work, keys, on_error="ignore")
+        still = 0 if any(at_work.values()) else still + 1
+        time.sleep(STILL_S)
+    return still == 2
 
 
 def _num_at_work(keys: Sequence[str], dask_worker: "Worker") -> int:

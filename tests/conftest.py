@@ -189,6 +189,7 @@ class Cluster:
         self.folder = folder
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.nannies: list[subprocess.Popen[bytes]] = []
         self._port = "0"
 
     @property
@@ -207,22 +208,20 @@ class Cluster:
             self.add_worker()
         return self
 
-    def add_worker(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start one that is not started again when it dies, unless the options say so."""
-        options = options or ("--no-nanny",)
-        worker = self._run("worker", self.address, "--nthreads", "1", "--host", "127.0.0.1", *options)
-        self.workers.append(worker)
-        return worker
+    def add_worker(self, *, nanny: bool = False) -> None:
+        """Start one, which with a nanny is started again when it dies."""
+        kind = "--nanny" if nanny else "--no-nanny"
+        worker = self._run("worker", self.address, "--nthreads", "1", "--host", "127.0.0.1", kind)
+        (self.nannies if nanny else self.workers).append(worker)
 
     def stop(self) -> None:
-        for process in [*self.workers, *([self.scheduler] if self.scheduler else [])]:
+        """End all of them; a nanny ends the worker that it looks after when it is asked to end."""
+        for process in self.nannies:
             process.terminate()
+            process.wait(30)
         for process in [*self.workers, *([self.scheduler] if self.scheduler else [])]:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
     def _run(self, kind: str, *words: object) -> subprocess.Popen[bytes]:
         places = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]

@@ -41,7 +41,7 @@ def test_results_are_in_order_and_errors_come_back_when_nobody_is_at_work(cluste
     told = []
     assert run(abs, range(-9, 0), cluster, lambda *news: told.append(news)) == list(range(9, 0, -1))
     assert told == [(done, 9, "some items") for done in range(1, 10)]
-    with pytest.raises(FormatError, match="0: no such file\nfix: put it there"):
+    with pytest.raises(FormatError, match=r"0: no such file\nfix: put it there"):
         run(slow_but_the_first, [tmp_path / str(number) for number in range(8)], cluster)
     begun, done = (sorted(path.stem for path in tmp_path.glob(f"*.{end}")) for end in ("begun", "done"))
     assert begun == done and len(begun) < 7
@@ -61,15 +61,21 @@ def test_no_scheduler_is_a_usage_error_and_no_worker_an_error(cluster, monkeypat
         run(abs, [1], cluster)
 
 
-@pytest.mark.parametrize("nanny", [False, True], ids=["workers stay dead", "workers are started again"])
+@pytest.mark.parametrize(
+    "nanny",
+    [
+        pytest.param(False, id="workers stay dead"),
+        pytest.param(True, id="workers are started again", marks=pytest.mark.slow),
+    ],
+)
 def test_an_item_that_ends_its_workers_is_an_error_within_half_a_minute(nanny, cluster, monkeypatch):
     monkeypatch.setattr(pipeline.cluster, "WORKERS_GONE_S", 15 if nanny else 3)
     cluster.start(workers=0)
-    cluster.add_worker("--nanny" if nanny else "--no-nanny")
+    cluster.add_worker(nanny=nanny)
     assert run(abs, [-1], cluster) == [1]
     started = time.monotonic()
     with pytest.raises(
-        ClusterError, match="the item: every worker that tried this died|all its workers are gone"
+        ClusterError, match=r"the item: every worker that tried this died|all its workers are gone"
     ):
         run(end_worker, ["the item"], cluster)
     assert time.monotonic() - started < 30
