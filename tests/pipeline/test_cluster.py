@@ -71,7 +71,8 @@ def test_no_scheduler_is_a_usage_error_and_no_worker_an_error(cluster, monkeypat
 def test_an_item_that_ends_its_workers_is_an_error_within_half_a_minute(nanny, cluster, monkeypatch):
     monkeypatch.setattr(pipeline.cluster, "WORKERS_GONE_S", 15 if nanny else 3)
     cluster.start(workers=0)
-    cluster.add_worker(nanny=nanny)
+    for _ in range(2):
+        cluster.add_worker(nanny=nanny)
     assert run(abs, [-1], cluster) == [1]
     started = time.monotonic()
     with pytest.raises(
