@@ -42,6 +42,10 @@ class StoreError(SpkError):
     """A store is missing, damaged, unfinished, or in use by another writer."""
 
 
+class ClusterError(SpkError):
+    """A Dask cluster lost its scheduler, its workers, or a worker at every attempt at a piece."""
+
+
 class CheckpointError(SpkError):
     """A checkpoint is missing, damaged, or does not fit the network."""
 

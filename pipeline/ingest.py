@@ -83,6 +83,8 @@ def ingest(
     if part is not None:
         require_folder(out)
     place, raw, out = out, Path(raw), working_folder(out)
+    if scheduler is not None:  # workers may be in another directory
+        raw, out = raw.absolute(), out.absolute()
     require_store_or_nothing(out)
     seen = read_root(out)
     run = functools.partial(run_all, workers=workers, scheduler=scheduler, progress=progress)

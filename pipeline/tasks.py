@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from pipeline.cluster import run_on_cluster
 from pipeline.errors import UsageError
 from pipeline.reports import Progress
 
@@ -33,6 +34,7 @@ def run_all(
 
     Raises:
         UsageError: fewer than one worker, or no scheduler at that address.
+        ClusterError: the cluster does not get to the end.
     """
     if workers < 1:
         raise UsageError(f"workers: {workers} is less than one")
@@ -40,7 +42,7 @@ def run_all(
         return []
     progress(0, len(items), what)
     if scheduler is not None:
-        return _on_cluster(function, items, scheduler, progress, what)
+        return run_on_cluster(function, items, scheduler, progress, what)
     return _on_threads(function, items, workers, progress, what)
 
 
@@ -66,25 +68,3 @@ def _on_threads(
     # A pool of our own is empty when we leave; one of Dask's would go on writing after an error.
     with ThreadPoolExecutor(workers) as pool, Callback(posttask=count):
         return list(get(graph, keys, pool=pool, num_workers=workers))
-
-
-def _on_cluster(
-    function: Callable[[A], B], items: Sequence[A], scheduler: str, progress: Progress, what: str
-) -> list[B]:
-    from distributed import Client, as_completed
-
-    try:
-        client = Client(scheduler, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--scheduler {scheduler}: cannot connect: {error}", "start it with: dask scheduler"
-        ) from error
-    with client:
-        futures = client.map(function, items, pure=False)
-        for done, future in enumerate(as_completed(futures), start=1):
-            if future.status == "error":
-                error = future.exception()
-                client.cancel(futures)  # after which this one would say no more than that it was cancelled
-                raise error
-            progress(done, len(items), what)
-        return list(client.gather(futures))

@@ -66,7 +66,9 @@ def voxelize(
     started = time.monotonic()
     if part is not None:
         require_folder(store)
-    opened = open_store(working_folder(store), hold=False)
+    folder = working_folder(store)
+    folder = folder.absolute() if scheduler else folder  # workers may be in another directory
+    opened = open_store(folder, hold=False)
     name = name or f"k{num_bins}"
     if num_bins < 1:
         raise UsageError(f"--bins {num_bins}: at least 1 is needed")

@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,3 +204,67 @@ def s3(s3_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     s3_server.make_bucket(bucket)
     return f"s3://{bucket}"
+
+
+class Cluster:
+    """A Dask scheduler and workers, each a process of its own, none of them where the test runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scheduler: subprocess.Popen[bytes] | None = None
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.nannies: list[subprocess.Popen[bytes]] = []
+        self._port = "0"
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self._port}"
+
+    def start(self, workers: int = 2) -> "Cluster":
+        """Start a scheduler, at the same port if there was one before, and workers."""
+        note = self.folder / "scheduler.json"
+        note.unlink(missing_ok=True)
+        where = ("--host", "127.0.0.1", "--port", self._port, "--scheduler-file", note)
+        self.scheduler = self._run("scheduler", *where)
+        self._wait(lambda: note.is_file() and note.read_text().rstrip().endswith("}"))
+        self._port = json.loads(note.read_text())["address"].rpartition(":")[2]
+        for _ in range(workers):
+            self.add_worker()
+        return self
+
+    def add_worker(self, *, nanny: bool = False) -> None:
+        """Start one, which with a nanny is started again when it dies."""
+        kind = "--nanny" if nanny else "--no-nanny"
+        worker = self._run("worker", self.address, "--nthreads", "1", "--host", "127.0.0.1", kind)
+        (self.nannies if nanny else self.workers).append(worker)
+
+    def stop(self) -> None:
+        """End all of them; a nanny ends the worker that it looks after when it is asked to end."""
+        for process in self.nannies:
+            process.terminate()
+            process.wait(30)
+        for process in [*self.workers, *([self.scheduler] if self.scheduler else [])]:
+            process.kill()
+            process.wait()
+
+    def _run(self, kind: str, *words: object) -> subprocess.Popen[bytes]:
+        places = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+        code = f"import sys; sys.path[:0] = {places}; from distributed.cli.dask_{kind} import main; main()"
+        command = [sys.executable, "-c", code, *map(str, words), "--no-dashboard"]
+        with (self.folder / f"{kind}.log").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+
+    def _wait(self, is_so: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < deadline, (self.folder / "scheduler.log").read_text()
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """To be started with `start`."""
+    pytest.importorskip("distributed")
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield made
+    made.stop()

@@ -177,6 +177,7 @@ class StoreBuilder:
             run: calls `build_piece` on each piece; where and how many at a time is its business.
         """
         built = run([piece for job in jobs for piece in self.pieces(job)])
+        _require_here(built)
         by_array: dict[Path, list[Built]] = {}
         for one in built:
             by_array.setdefault(one.piece.array, []).append(one)
@@ -288,6 +289,17 @@ def was_interrupted(store: Path, stage: str) -> bool:
 
 def _receipts(store: Path, stage: str) -> Path:
     return store / RECEIPTS / stage.replace("/", "-")
+
+
+def _require_here(built: Iterable[Built]) -> None:
+    """Refuse what a worker wrote on a disk of its own."""
+    for one in built:
+        shard = one.piece.array / one.receipt.key
+        if not shard.is_file() or shard.stat().st_size != one.receipt.size:
+            raise StoreError(
+                f"{shard}: a worker wrote it, but it is not here",
+                "all workers must see the store at the same path",
+            )
 
 
 def _remove_strays(array: Path, keys: set[str]) -> None:

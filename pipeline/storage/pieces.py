@@ -73,6 +73,9 @@ class Piece:
     receipts: Path
     stored: bool = True
 
+    def __str__(self) -> str:
+        return f"{self.array / shard_key(self.shard)}"
+
     @property
     def receipt_path(self) -> Path:
         return self.receipts / f"{'-'.join(map(str, self.shard))}.json"

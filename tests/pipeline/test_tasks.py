@@ -65,21 +65,3 @@ def test_refuses_no_workers():
 def test_an_unknown_scheduler_is_a_usage_error():
     with pytest.raises(UsageError, match="--scheduler not-a-scheme"):
         run_all(len, [""], workers=1, scheduler="not-a-scheme://x:1", progress=no_progress, what="items")
-
-
-def test_runs_on_a_cluster_and_brings_its_errors_back():
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, scheduler_port=0
-    ) as cluster:
-        address = cluster.scheduler_address
-        told = []
-        on_cluster = {"workers": 1, "scheduler": address, "progress": lambda *n: told.append(n), "what": "x"}
-        assert run_all(abs, [-1, -2, -3], **on_cluster) == [1, 2, 3]
-        assert told[-1] == (3, 3, "x")
-        with pytest.raises(FormatError, match="no such file"):
-            run_all(_refuse, [Path("a"), Path("b")], **on_cluster)
-
-
-def _refuse(path):
-    raise FormatError(f"{path}: no such file", "put it there")

@@ -33,3 +33,20 @@ def test_links_are_refused_but_shards_are_not_looked_at(tmp_path):
     (tmp_path / "a/link").symlink_to("nowhere")
     with pytest.raises(StoreError, match="link: a link or special file"), lock_store(tmp_path):
         pass
+
+
+def test_several_may_share_it_and_the_last_takes_it_away(tmp_path):
+    lock = tmp_path / WORK / "lock"
+    with lock_store(tmp_path, shared=True):
+        with lock_store(tmp_path, shared=True):
+            pass
+        assert lock.exists()
+        with pytest.raises(StoreError, match="another process is writing"), lock_store(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with (
+        lock_store(tmp_path),
+        pytest.raises(StoreError, match="another process is writing"),
+        lock_store(tmp_path, shared=True),
+    ):
+        pass
