@@ -12,6 +12,7 @@ from tests.campaigns.trials import DISTURBED, STAGES, Made, Tally
 
 SEED = 20261125
 SMALL, FULL = 5, 200
+MOST_TRIALS = 4
 
 
 def kill_at_random(
@@ -22,10 +23,13 @@ def kill_at_random(
     tries: Callable[[], Path],
     off: Sequence[str] = (),
 ) -> Tally:
-    """Run a stage `count` times, kill it at an instant drawn from all of its time, and look at what is left."""
+    """Kill a stage `count` times, at instants drawn from all of its time, and look at what is left each time.
+
+    Where it is done before it is killed, because other processes left it more time, that is one more trial.
+    """
     tally, rng = Tally(), np.random.default_rng([SEED, sorted(STAGES).index(stage)])
     lasts = np.median([undisturbed(made, server, stage, tries(), off) for _ in range(3)])
-    for number in range(count):
+    while tally.landed < count and tally.n < MOST_TRIALS * count:
         store = made.copy(STAGES[stage].before, tries())
         child = server.start(*made.words(stage, store), off=off)
         after = float(rng.random() * lasts)
@@ -33,7 +37,7 @@ def kill_at_random(
         child.kill()
         ended = child.wait()
         tally.landed += ended.code == -9
-        tally.add(made, server, stage, store, ended, f"killed after {after:.4f} of {lasts:.4f} s, {number}")
+        tally.add(made, server, stage, store, ended, f"killed after {after:.4f} of {lasts:.4f} s")
     return tally
 
 
@@ -49,8 +53,8 @@ def undisturbed(made: Made, server: Server, stage: str, store: Path, off: Sequen
 def test_kills_lose_nothing(stage, count, made, server, tries, campaign):
     tally = kill_at_random(made, server, stage, count, tries)
     campaign(f"kill -9 in {stage}", **tally.figures, seed=SEED)
-    assert (tally.lost, tally.silent, tally.resumed) == (0, 0, count), tally.faults
-    assert tally.landed >= count // 2
+    assert (tally.lost, tally.silent, tally.resumed) == (0, 0, tally.n), tally.faults
+    assert tally.landed == count
 
 
 def test_kills_without_generations_are_found(made, server, tries, campaign):
