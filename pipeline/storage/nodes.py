@@ -52,7 +52,7 @@ class Hold:
             self._descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             release = weakref.finalize(self, os.close, self._descriptor)
             with contextlib.suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # a writer has it for an instant at most
             if self.is_of(store):
                 return
             release()  # replaced before it was locked
