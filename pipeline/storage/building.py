@@ -25,6 +25,7 @@ from pipeline.storage.generations import digest_of, folders_with, hold_root, rem
 from pipeline.storage.lock import lock_store
 from pipeline.storage.mapped import forget_maps
 from pipeline.storage.metadata import read_metadata
+from pipeline.storage.mirror import mirror_of
 from pipeline.storage.nodes import BUILDING, Nodes
 from pipeline.storage.pieces import BlockSource, Built, Piece
 from pipeline.storage.plans import forget_plan
@@ -294,6 +295,8 @@ def _receipts(store: Path, stage: str) -> Path:
 def _require_here(built: Iterable[Built]) -> None:
     """Refuse what a worker wrote on a disk of its own."""
     for one in built:
+        if not one.piece.stored or mirror_of(one.piece.array) is not None:  # nothing is to be here
+            continue
         shard = one.piece.array / one.receipt.key
         if not shard.is_file() or shard.stat().st_size != one.receipt.size:
             raise StoreError(

@@ -45,7 +45,8 @@ class Child:
 
     def wait(self) -> Ended:
         told = self.server.ask(do="wait", pid=self.pid)
-        out, err = ((self.folder / name).read_text(errors="replace") for name in ("out", "err"))
+        printed = (self.folder / name for name in ("out", "err"))  # killed at once, it made neither
+        out, err = (file.read_text(errors="replace") if file.exists() else "" for file in printed)
         return Ended(told["code"], out, err, told["seconds"])
 
 
