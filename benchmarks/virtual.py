@@ -19,7 +19,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.rounds import medians
-from pipeline.clips import ClipArray
 from pipeline.config import build
 from pipeline.dat import write_dat
 from pipeline.images import write_png
@@ -28,6 +27,7 @@ from pipeline.manifest import Manifest
 from pipeline.simulation.camera import Sensor, SpikeCamera
 from pipeline.simulation.textures import random_texture
 from pipeline.spike_format import SpikeFormat
+from pipeline.storage.selections import Selectable
 from pipeline.store import Sequence, open_store
 from pipeline.transforms import Augmentation, draw_augmentation
 from pipeline.voxelize import voxelize
@@ -84,7 +84,7 @@ def draws() -> Iterator[tuple[int, Augmentation]]:
         yield int(rng.integers(FRAMES - CLIP + 1)), how
 
 
-def read(grids: ClipArray, first: int, how: Augmentation) -> np.ndarray:
+def read(grids: Selectable, first: int, how: Augmentation) -> np.ndarray:
     """A crop into new memory, as the loader reads it."""
     counts = np.empty((CLIP, BINS, CROP, CROP), np.uint8)
     cut = (slice(first, first + CLIP), slice(None), *how.window(CROP, 1))

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +18,12 @@ import torch
 
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.storage.mapped import MappedArray
+from pipeline.storage.selections import Selectable
 from pipeline.store import Sequence, Store
 from pipeline.transforms import Augmentation, draw_augmentation
 
 PREFETCHED_BATCHES = 1
 """Batches read ahead while one is learned from. All threads read samples of the same one: more need no more memory."""
-
-
-class ClipArray(Protocol):
-    """What crops are cut from: a mapped array, or whatever reads like one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
-        """The values of some spans, perhaps a view that cannot be written."""
-
-    def read_into(self, selection: Any, out: npt.NDArray[Any]) -> None:
-        """Copy the same values to `out`, whose axes may run in any direction."""
 
 
 class Sample(NamedTuple):
@@ -270,7 +255,7 @@ def _shuffled(seed: int, epoch: int, num_clips: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, 0, epoch)).permutation(num_clips)
 
 
-def _arrays_of(sequence: Sequence, voxels: str) -> tuple[MappedArray, ClipArray, MappedArray]:
+def _arrays_of(sequence: Sequence, voxels: str) -> tuple[MappedArray, Selectable, MappedArray]:
     blurry, sharp = sequence.blurry, sequence.sharp
     if blurry is None:
         raise StoreError(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.metadata import REPAIR
-from pipeline.storage.selections import room_for, spans_of
+from pipeline.storage.selections import Selectable
 from pipeline.voxels import (
     BIN_RULE,
     SHORTEST_ROW,
@@ -31,7 +31,7 @@ _AT_ONCE = np.zeros((1, 1, 1, 1), np.int64)
 """Where the first and only chunk starts that is copied."""
 
 
-class VirtualVoxels:
+class VirtualVoxels(Selectable):
     """The voxel grids (N, K, H, W) of one sequence, indexed like a `MappedArray`, counted at every reading.
 
     Attributes:
@@ -79,31 +79,6 @@ class VirtualVoxels:
             raise StoreError(
                 f"{path / 'zarr.json'}: {found}, but its spikes give {self.dtype} {self.shape}", REPAIR
             )
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
-        """The selected counts, in new memory.
-
-        Raises:
-            IndexError: a position outside the grids, a step other than 1, or what numpy calls fancy indexing.
-            StoreError: a shard of the spikes is missing or damaged.
-        """
-        spans, dropped = spans_of(selection, self.shape)
-        counts = np.empty([b - a for a, b in spans], self.dtype)
-        self._fill(spans, counts)
-        return counts.reshape([n for axis, n in enumerate(counts.shape) if axis not in dropped])
-
-    def read_into(self, selection: Any, out: npt.NDArray[Any]) -> None:
-        """Count the selection into `out`, which has its shape and type and may be laid out in any way.
-
-        Raises:
-            ValueError: `out` has another shape or type.
-            IndexError, StoreError: as for `[]`.
-        """
-        spans, dropped = spans_of(selection, self.shape)
-        self._fill(spans, room_for(spans, dropped, self.dtype, out))
 
     def _fill(self, spans: list[Span], out: npt.NDArray[Any]) -> None:
         if not out.size:

@@ -21,10 +21,10 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.files import PARTIAL, make_durable, write_atomic
 from pipeline.fingerprints import fingerprint_of
-from pipeline.storage.generations import digest_of, folders_with, hold_root, remove_empty, settle
-from pipeline.storage.lock import lock_store
+from pipeline.storage.generations import folders_with, hold_root, remove_empty, settle
+from pipeline.storage.lock import has_stale_lock, lock_store
 from pipeline.storage.mapped import forget_maps
-from pipeline.storage.metadata import read_metadata
+from pipeline.storage.metadata import digest_of, read_metadata
 from pipeline.storage.mirror import mirror_of
 from pipeline.storage.nodes import BUILDING, Nodes
 from pipeline.storage.pieces import BlockSource, Built, Piece
@@ -285,7 +285,7 @@ class StoreBuilder:
 
 def was_interrupted(store: Path, stage: str) -> bool:
     """Did a run of the stage stop before its very end? Then it has left things to tidy up at least."""
-    return _receipts(store, stage).is_dir()
+    return _receipts(store, stage).is_dir() or has_stale_lock(store)
 
 
 def _receipts(store: Path, stage: str) -> Path:

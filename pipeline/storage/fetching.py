@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.errors import StoreError, UsageError
 from pipeline.files import write_atomic
 from pipeline.storage.lock import lock_store
-from pipeline.storage.metadata import metadata_bytes
+from pipeline.storage.metadata import digest_of, metadata_bytes
 from pipeline.storage.mirror import (
     BUILDING,
     REBUILT,
@@ -104,7 +104,7 @@ def working_folder(place: Path, *, anew: bool = False) -> Path:
             raise UsageError(
                 f"{mirror.url}: holds other things and is not a store", "choose another place with -o"
             )
-        if root is None or not _holds(mirror.folder, hashlib.sha256(root.data).hexdigest()):
+        if root is None or digest_of(mirror.folder) != hashlib.sha256(root.data).hexdigest():
             _clear(mirror.folder)
         if root is not None and anew:
             fill_anew(mirror, root.data)
@@ -124,7 +124,7 @@ def fill(mirror: Mirror, root: bytes, others: Sequence[Path]) -> None:
         StoreError: the root is not one, or something that it lists is missing or damaged.
     """
     digests = _digests(mirror, root)
-    missing = [name for name, digest in digests.items() if not _holds(mirror.folder / name, digest)]
+    missing = [name for name, digest in digests.items() if digest_of(mirror.folder / name) != digest]
     fetched = _fetch_nodes(mirror, digests, others, missing)
     if not all(fetched):
         name = missing[fetched.index(False)]
@@ -164,14 +164,11 @@ def _fetch_node(mirror: Mirror, digests: Mapping[str, str], others: Sequence[Pat
     """Fetch the metadata of a node; False if it is not there as the digest says."""
     target = mirror.folder / name / ROOT
     for other in others:
-        if _holds(other / name, digests[name]):
+        if digest_of(other / name) == digests[name]:
             write_atomic(target, metadata_bytes(other / name), durable=False)
             return True
-    for key in (
-        f"{name}/{ROOT}",
-        f"{BUILDING}/{name}/{ROOT}",
-        f"{name}/{ROOT}",
-    ):  # it may be on its way into place
+    place = f"{name}/{ROOT}"
+    for key in (place, f"{BUILDING}/{place}", place):  # it may be on its way into place
         found = mirror.remote.find(key)
         if found is not None and hashlib.sha256(found.data).hexdigest() == digests[name]:
             write_atomic(target, found.data, durable=False)
@@ -183,13 +180,6 @@ def _mirror(folder: Path) -> Mirror:
     mirror = mirror_of(folder)
     assert mirror is not None
     return mirror
-
-
-def _holds(node: Path, digest: str) -> bool:
-    try:
-        return hashlib.sha256(metadata_bytes(node)).hexdigest() == digest
-    except StoreError:
-        return False
 
 
 def _clear(folder: Path) -> None:

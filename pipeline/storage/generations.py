@@ -5,16 +5,15 @@ a process holds a lock on the root that lists it.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.errors import StoreError
 from pipeline.files import make_durable, sync_directory, write_atomic
-from pipeline.storage.metadata import metadata_bytes, read_metadata
+from pipeline.storage.lock import is_locked
+from pipeline.storage.metadata import check_sizes, digest_of, metadata_bytes, read_metadata
 from pipeline.storage.nodes import ASIDE, BUILDING, Nodes
 from pipeline.storage.root import GENERATION, WORK, Attributes, digests_of, read_root_at
 
@@ -28,22 +27,43 @@ def settle(store: Path, root: Attributes) -> None:
     if not (store / WORK / "zarr.json").is_file() or metadata_bytes(store / WORK) != text:
         write_atomic(store / WORK / "zarr.json", text)
     digests, touched = digests_of(root), set[Path]()
+    _take_back(store, digests)
     for name, folder in list(folders_with("zarr.json", store / BUILDING)):
         if digests.get(name) == digest_of(folder):
             touched |= _put_into_place(store, name)
     for held in _held(store):
         gone = held.digests.keys() - digests_of(root, outdated=True).keys()
         for name in sorted(gone, reverse=True):  # what is in a group before the group
-            touched |= _set_aside(store, name)
-            (store / name / "zarr.json").unlink(missing_ok=True)
-            for folder in (store / name, *(store / name).parents):
-                with contextlib.suppress(OSError):  # there is something else in it
-                    os.rmdir(folder)
+            touched |= _drop(store, name)
     for folder in touched:
         if folder.is_dir():
             sync_directory(folder)
     _forget_unread(store)
     remove_empty(store / WORK)
+
+
+def _take_back(store: Path, digests: Mapping[str, str]) -> None:
+    """Copy nodes that are of this generation, and lie aside, to where they are put into place from.
+
+    It is so where the root was restored from a copy that was a generation old.
+    """
+    for name, digest in digests.items() if (store / ASIDE).is_dir() else ():
+        aside, built = store / ASIDE / digest, store / BUILDING / name
+        if digest_of(aside) == digest and digest not in (digest_of(store / name), digest_of(built)):
+            files = sorted(path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+            for file in files:  # c/... comes before zarr.json: a node without that is not there yet
+                write_atomic(built / file, (aside / file).read_bytes())
+
+
+def _drop(store: Path, name: str) -> set[Path]:
+    """Take a node, and the folders that are empty then, out of the hierarchy; returns the folders that this changed."""
+    touched = _set_aside(store, name)
+    (store / name / "zarr.json").unlink(missing_ok=True)
+    folders = [store / name, *(store / name).parents]
+    for folder in folders[: folders.index(store)]:
+        with contextlib.suppress(OSError):  # there is something else in it
+            os.rmdir(folder)
+    return touched
 
 
 def _put_into_place(store: Path, name: str) -> set[Path]:
@@ -66,21 +86,24 @@ def _set_aside(store: Path, name: str) -> set[Path]:
     if (digest := digest_of(place)) is None:
         return set()
     aside = store / ASIDE / digest
-    if _is_array(place) or os.listdir(place) == ["zarr.json"]:
-        make_durable(aside.parent)
+    if not _is_array(place) and os.listdir(place) != ["zarr.json"]:
+        write_atomic(aside / "zarr.json", metadata_bytes(place))
+        return set()
+    make_durable(aside.parent)
+    if _is_whole(aside):  # of another name, or another time: readers have it already
+        shutil.rmtree(place)
+    else:
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(place, aside)
-        return {aside.parent, place.parent}
-    write_atomic(aside / "zarr.json", metadata_bytes(place))
-    return set()
+    return {aside.parent, place.parent}
 
 
-def digest_of(node: Path) -> str | None:
-    """SHA-256 of a node's `zarr.json`; None if it has none."""
+def _is_whole(node: Path) -> bool:
     try:
-        return hashlib.sha256(metadata_bytes(node)).hexdigest()
+        check_sizes(node, read_metadata(node))
     except StoreError:
-        return None
+        return False
+    return True
 
 
 def _is_array(node: Path) -> bool:
@@ -106,8 +129,10 @@ def _held(store: Path) -> list[Nodes]:
     """The generations before the current one that somebody may still read."""
     held = []
     for folder in sorted((store / HELD).glob("*")):
-        with contextlib.suppress(StoreError):
+        try:
             held.append(Nodes(folder, digests_of(read_root_at(folder), outdated=True)))
+        except StoreError:  # no reader can have opened that
+            shutil.rmtree(folder)
     return held
 
 
@@ -115,24 +140,13 @@ def _forget_unread(store: Path) -> None:
     """Delete the generations that nobody reads any more."""
     kept: set[str] = set()
     for held in _held(store):
-        if _is_locked(held.store / "zarr.json"):
+        if is_locked(held.store / "zarr.json"):
             kept |= set(held.digests.values())
         else:
             shutil.rmtree(held.store)
     if (store / ASIDE).is_dir():
         for node in [node for node in (store / ASIDE).iterdir() if node.name not in kept]:
             shutil.rmtree(node)
-
-
-def _is_locked(file: Path) -> bool:
-    with file.open("rb") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # no locks on this file system
-            return False
-    return False
 
 
 def remove_empty(folder: Path) -> None:

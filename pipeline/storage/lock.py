@@ -33,13 +33,36 @@ def lock_store(store: Path, *, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            fcntl.flock(
-                descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the last one of several takes the file away
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # none but the last of several gets it
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 path.unlink()
                 path.parent.rmdir()
         os.close(descriptor)
+
+
+def has_stale_lock(store: Path) -> bool:
+    """Did a process that held the store's lock die, so that its file is there and nobody holds it?"""
+    path = store / WORK / "lock"
+    try:
+        return not is_locked(path)
+    except FileNotFoundError:
+        return False
+
+
+def is_locked(path: Path) -> bool:
+    """Does anybody hold a lock on this file? Nobody does where the file system knows no locks.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    with path.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _refuse_links(folder: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.storage.metadata import REPAIR, read_metadata
 from pipeline.storage.mirror import open_shard, shard_cache
 from pipeline.storage.nodes import ATTEMPTS, Node
 from pipeline.storage.remote import UnreachableError
-from pipeline.storage.selections import Span, room_for, spans_of
+from pipeline.storage.selections import Selectable, Span
 from pipeline.storage.shards import (
     CRC_BYTES,
     MISSING,
@@ -42,12 +42,12 @@ AXES = 4
 _FIRST = np.zeros((1,) * AXES, np.int64)
 
 
-class MappedArray:
-    """A Zarr v3 array written by `shards`, indexed like numpy with integers and slices of step 1.
+class MappedArray(Selectable):
+    """A Zarr v3 array written by `shards`, read straight from its maps: what lies in one raw chunk is a view of it.
 
     Attributes:
         path: the array's directory.
-        layout: shapes, type and codec.
+        layout: shapes, type and codec; `shape` and `dtype` are those of the array.
         attributes: what its `zarr.json` carries.
     """
 
@@ -66,6 +66,7 @@ class MappedArray:
         metadata = self._node.metadata
         try:
             self.layout = _layout_from(metadata)
+            self.shape, self.dtype = self.layout.shape, np.dtype(self.layout.dtype)
             self.attributes: dict[str, Any] = metadata["attributes"]
             ledger = self.attributes["ledger"].items()
             self._receipts = {key: Receipt(key, int(size), int(seal)) for key, (size, seal) in ledger}
@@ -78,41 +79,6 @@ class MappedArray:
     def receipts(self) -> dict[str, Receipt]:
         """What the ledger says of each shard, by its key."""
         return self._receipts
-
-    @property
-    def shape(self) -> Index:
-        return self.layout.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.layout.dtype)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
-        """The selected values; a read-only view of the map when they lie in one uncompressed chunk.
-
-        Raises:
-            IndexError: a position outside the array, a step other than 1, or what numpy calls fancy indexing.
-            StoreError: a shard is missing or damaged.
-        """
-        spans, dropped = spans_of(selection, self.shape)
-        values = self._view(spans)
-        if values is None:
-            values = np.empty([b - a for a, b in spans], self.dtype)
-            self._fill(spans, values)
-        return values.reshape([n for axis, n in enumerate(values.shape) if axis not in dropped])
-
-    def read_into(self, selection: Any, out: npt.NDArray[Any]) -> None:
-        """Copy the selected values to `out`, which has their shape and type and may be laid out in any way.
-
-        Raises:
-            ValueError: `out` has another shape or type.
-            IndexError, StoreError: as for `[]`.
-        """
-        spans, dropped = spans_of(selection, self.shape)
-        self._fill(spans, room_for(spans, dropped, self.dtype, out))
 
     def located(self, start: int, stop: int) -> tuple[list[npt.NDArray[Any]], npt.NDArray[np.int64]] | None:
         """Where items [start, stop) of the first axis are in memory, if each lies there in one piece, as it is.

@@ -1,5 +1,6 @@
 """The `zarr.json` of groups and arrays, and the ledgers in them: read without trusting what they say or are."""
 
+import hashlib
 import json
 import os
 import re
@@ -44,6 +45,14 @@ def metadata_bytes(path: Path) -> bytes:
     if len(text) > MAX_METADATA_BYTES:
         raise StoreError(f"{file}: more than {MAX_METADATA_BYTES} bytes", REPAIR)
     return text
+
+
+def digest_of(node: Path) -> str | None:
+    """SHA-256 of a node's `zarr.json`, by which the root knows it; None if it has none that can be read."""
+    try:
+        return hashlib.sha256(metadata_bytes(node)).hexdigest()
+    except StoreError:
+        return None
 
 
 def parse_metadata(path: Path, text: bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.storage.lock import describe_process
-from pipeline.storage.metadata import ledger_sizes, metadata_bytes, parse_metadata
+from pipeline.storage.metadata import digest_of, ledger_sizes, metadata_bytes, parse_metadata
 from pipeline.storage.mirror import BUILDING, WORKING, Mirror, list_again, mirror_of, writer_of
 from pipeline.storage.remote import ConflictError, UnreachableError
 from pipeline.storage.root import WORK, Attributes, digests_of
@@ -99,7 +99,7 @@ class _RemotePublisher(Publisher):
     def commit(self, root: str) -> None:
         mirror = self._mirror
         digests = digests_of(json.loads(root)["attributes"], outdated=True)
-        built = {name: _digest(mirror.folder / BUILDING / name) for name in digests}
+        built = {name: digest_of(mirror.folder / BUILDING / name) for name in digests}
         new = [name for name, digest in digests.items() if built[name] == digest]
         _each(self._upload_metadata, new)
         list_again(mirror)
@@ -217,13 +217,6 @@ def _node(key: str) -> str:
     """The group or array that an object is of; nothing for what is of none."""
     found = _OBJECT.fullmatch(key)
     return found[1] if found else ""
-
-
-def _digest(node: Path) -> str | None:
-    try:
-        return hashlib.sha256(metadata_bytes(node)).hexdigest()
-    except StoreError:
-        return None
 
 
 def _each(function: Callable[[A], B], items: Iterable[A]) -> list[B]:

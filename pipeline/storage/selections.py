@@ -1,12 +1,60 @@
 """What an index like `[3, :, 8:16]` selects: a span on every axis."""
 
 import operator
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Span = tuple[int, int]
+
+
+class Selectable(ABC):
+    """Values of several axes that are indexed like numpy with integers and slices of step 1, and read when they are.
+
+    Attributes:
+        shape: of all of them.
+        dtype: their type.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, selection: Any) -> npt.NDArray[Any]:
+        """The selected values, in new memory or as a read-only view of where they are.
+
+        Raises:
+            IndexError: a position outside, a step other than 1, or what numpy calls fancy indexing.
+            StoreError: a shard is missing or damaged.
+        """
+        spans, dropped = spans_of(selection, self.shape)
+        values = self._view(spans)
+        if values is None:
+            values = np.empty([b - a for a, b in spans], self.dtype)
+            self._fill(spans, values)
+        return values.reshape([n for axis, n in enumerate(values.shape) if axis not in dropped])
+
+    def read_into(self, selection: Any, out: npt.NDArray[Any]) -> None:
+        """Copy the selected values to `out`, which has their shape and type and may be laid out in any way.
+
+        Raises:
+            ValueError: `out` has another shape or type.
+            IndexError, StoreError: as for `[]`.
+        """
+        spans, dropped = spans_of(selection, self.shape)
+        self._fill(spans, _room_for(spans, dropped, self.dtype, out))
+
+    def _view(self, spans: list[Span]) -> npt.NDArray[Any] | None:
+        """The values where they are, if they lie there as they are."""
+        return None
+
+    @abstractmethod
+    def _fill(self, spans: list[Span], out: npt.NDArray[Any]) -> None:
+        """Put the values of a span on every axis into `out`, which has as many axes."""
 
 
 def spans_of(selection: Any, shape: tuple[int, ...]) -> tuple[list[Span], set[int]]:
@@ -36,7 +84,7 @@ def spans_of(selection: Any, shape: tuple[int, ...]) -> tuple[list[Span], set[in
     return spans, dropped
 
 
-def room_for(
+def _room_for(
     spans: list[Span], dropped: set[int], dtype: np.dtype[Any], out: npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
     """`out`, which is to take what is selected, with an axis of length 1 for each that a lone index took away.

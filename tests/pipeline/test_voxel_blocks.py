@@ -5,7 +5,7 @@ from pipeline.dat import open_spikes
 from pipeline.files import write_atomic
 from pipeline.ingest import ingest
 from pipeline.spike_format import SpikeFormat
-from pipeline.storage.generations import digest_of
+from pipeline.storage.metadata import digest_of
 from pipeline.storage.root import encoded, group_metadata
 from pipeline.storage.shards import frames_layout, spikes_layout, table_layout, write_chunks, write_shard
 from pipeline.store import open_store

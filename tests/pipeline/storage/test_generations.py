@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from pipeline.ingest import ingest
+from pipeline.repair import repair
 from pipeline.storage import generations
+from pipeline.storage.building import RECEIPTS
 from pipeline.storage.nodes import ASIDE
 from pipeline.storage.root import WORK, read_root
 from pipeline.store import open_store
+from pipeline.verify import verify
 from pipeline.voxelize import voxelize
 
 
@@ -92,3 +95,36 @@ def test_readers_between_two_looks_find_a_shard_that_moved(store):
     grids = [reader.sequence(*key).voxels("v") for key in reader.sequence_keys]  # opened, not mapped
     voxelize(store, num_bins=4, name="v")
     assert all(grid[:].shape[1] == 8 for grid in grids)
+
+
+def test_a_root_restored_from_an_older_copy_finds_its_nodes_again(store, raw):
+    """Power went between the commit and the copy of its root; then the root was damaged."""
+    copy = (store / WORK / "zarr.json").read_bytes()
+    reader = open_store(store)  # so that what is replaced is kept
+    voxelize(store, num_bins=4, name="v")
+    (store / WORK / "zarr.json").write_bytes(copy)
+    (store / "zarr.json").write_text("{")
+    assert repair(store).left == ()
+    assert (store / "zarr.json").read_bytes() == copy
+    del reader
+    voxelize(store, num_bins=3, name="other")
+    opened = open_store(store)
+    for (split, name), found in zip(opened.sequence_keys, counts(opened), strict=True):
+        np.testing.assert_array_equal(found, raw.counts(f"{split}/{name}", 8))
+        assert (store / split / name / "voxels/v/c").is_dir()
+    assert verify(store, deep=True).ok and not aside(store)
+
+
+def test_what_a_process_leaves_that_was_killed_after_its_commit_goes_with_the_next_run(store, tree_of):
+    before = tree_of(store)
+    (store / WORK / "lock").write_text("process 1 on another machine")
+    (store / RECEIPTS).mkdir()
+    assert voxelize(store, num_bins=8, name="v").written == 0
+    assert tree_of(store) == before and not (store / RECEIPTS).exists()
+
+
+def test_a_damaged_root_of_the_past_is_nobodys(store):
+    (store / generations.HELD / "7").mkdir(parents=True)
+    (store / generations.HELD / "7/zarr.json").write_text("{")
+    voxelize(store, num_bins=4, name="v")
+    assert [path.name for path in (store / WORK).iterdir()] == ["zarr.json"]

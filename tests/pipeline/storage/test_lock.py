@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.storage.lock import lock_store
+from pipeline.storage.lock import has_stale_lock, is_locked, lock_store
 from pipeline.storage.root import WORK
 
 
@@ -50,3 +50,15 @@ def test_several_may_share_it_and_the_last_takes_it_away(tmp_path):
         lock_store(tmp_path, shared=True),
     ):
         pass
+
+
+def test_a_lock_whose_owner_is_gone_is_stale_and_one_that_is_held_is_not(tmp_path):
+    assert not has_stale_lock(tmp_path)
+    with lock_store(tmp_path):
+        assert not has_stale_lock(tmp_path) and is_locked(tmp_path / WORK / "lock")
+    (tmp_path / WORK).mkdir()
+    (tmp_path / WORK / "lock").write_text("process 1")
+    assert has_stale_lock(tmp_path)
+    with lock_store(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.storage.selections import room_for, spans_of
+from pipeline.storage.selections import Selectable, spans_of
 
 
 def test_spans_of_every_axis_and_the_axes_that_go_away():
@@ -31,10 +31,27 @@ def test_refuses_what_is_no_span(selection, words):
         spans_of(selection, (4, 5))
 
 
-def test_room_has_an_axis_for_each_that_goes_away():
-    out = np.zeros((2, 3), np.uint8)
-    room = room_for([(0, 2), (4, 5), (1, 4)], {1}, np.dtype(np.uint8), out)
-    assert room.shape == (2, 1, 3) and np.shares_memory(room, out)
-    for wrong in (out.T, out.astype(np.int8), np.broadcast_to(np.uint8(0), (2, 3))):
-        with pytest.raises(ValueError, match="expected uint8"):
-            room_for([(0, 2), (4, 5), (1, 4)], {1}, np.dtype(np.uint8), wrong)
+class Table(Selectable):
+    """Ten times the row and the column, filled in as it is asked for."""
+
+    shape, dtype = (3, 5), np.dtype(np.uint8)
+
+    def _fill(self, spans, out):
+        rows, columns = (np.arange(*span) for span in spans)
+        out[...] = 10 * rows[:, None] + columns
+
+
+def test_values_are_selected_like_those_of_an_array():
+    table, plain = Table(), 10 * np.arange(3)[:, None] + np.arange(5)
+    for selection in (1, (slice(None), 2), (slice(1, 3), slice(0, 0)), (-1, slice(2, 4)), (2, -5)):
+        np.testing.assert_array_equal(table[selection], plain[selection])
+        out = np.full(plain[selection].shape, 9, np.uint8)
+        table.read_into(selection, out)
+        np.testing.assert_array_equal(out, plain[selection])
+    assert len(table) == 3
+
+
+def test_room_that_does_not_fit_is_refused():
+    for wrong in (np.zeros((3, 2), np.uint8), np.zeros(2, np.int8), np.broadcast_to(np.uint8(0), 2)):
+        with pytest.raises(ValueError, match=r"expected uint8 \(2,\)"):
+            Table().read_into((1, slice(0, 2)), wrong)
