@@ -83,9 +83,8 @@ def _finalise(store: Path, plan: Plan, parts: Mapping[Part, PartRecord], *, dry_
     sequences = _in_order(plan, parts)
     if not dry_run:
         with StoreBuilder(store, plan.stage, seen) as builder:
-            sequences = _in_order(
-                plan, parts := _collect(store, plan, seen)
-            )  # as they are now, under the lock
+            parts = _collect(store, plan, seen)  # as they are now, under the lock
+            sequences = _in_order(plan, parts)
             builder.adopt({name: digest for one in sequences.values() for name, digest in one.arrays.items()})
             _commit(builder, plan, sequences, seen)
         if plan.stage == INGEST:

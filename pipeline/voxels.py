@@ -4,9 +4,8 @@ Frame j of the n frames of an exposure goes to bin floor(j * K / n), in integers
 misplaces frames in a quarter to nine tenths of all windows.
 """
 
-import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -176,10 +175,10 @@ class PackedFrames:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected writable counts {expected}")
 
     def _count_bytes(self, edges: I64, rows: Span, columns: Span, out: U8) -> None:
-        from pipeline.count_kernel import (  # numba: 0.3 s that few commands need to pay
+        from pipeline.count_kernel import (
             count_lanes,
             lane_table,
-        )
+        )  # numba: 0.3 s that few commands need to pay
 
         pixels = 8 * self.parts[0].shape[2]
         if columns == (0, pixels) and 8 * self.row_stride == out.strides[1] == pixels:
@@ -208,15 +207,7 @@ class PackedFrames:
         for (first, last), counts in zip(itertools.pairwise(edges.tolist()), out, strict=True):
             counts[...] = 0
             for start in range(first, max(last, first + 1), MAX_FRAMES_PER_BIN):
-                stop = min(
-                    start + MAX_FRAMES_PER_BIN, last
-                )  # before `start` where the edges are, which is refused
+                # Edges that go back give a `stop` before `start`, which is refused.
+                stop = min(start + MAX_FRAMES_PER_BIN, last)
                 self._count_bytes(np.array([start, stop]), rows, columns, part)
                 counts += part[0]
-
-
-@functools.cache
-def _compiled() -> tuple[Callable[..., tuple[I64, bool]], Callable[..., tuple[int, int]]]:
-    from pipeline.count_kernel import count_lanes, lane_table  # numba: 0.3 s that few commands need to pay
-
-    return lane_table, count_lanes
