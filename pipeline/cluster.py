@@ -50,9 +50,10 @@ def run_on_cluster(
     """
     client = _connect(scheduler)
     try:
+        watch = _Watch(client)  # first: a piece may end all workers before anybody has looked
         futures = client.map(function, items, pure=False, key=what.replace(" ", "-"))
         try:
-            return _results(client, futures, items, progress, what)
+            return _results(client, futures, items, watch, progress, what)
         except BaseException:
             _stop(client, futures)
             raise
@@ -73,13 +74,17 @@ def _connect(scheduler: str) -> "Client":
 
 
 def _results(
-    client: "Client", futures: Sequence["Future"], items: Sequence[A], progress: Progress, what: str
+    client: "Client",
+    futures: Sequence["Future"],
+    items: Sequence[A],
+    watch: "_Watch",
+    progress: Progress,
+    what: str,
 ) -> list[Any]:
     from distributed import as_completed
 
     numbers = {future.key: number for number, future in enumerate(futures)}
     results: dict[int, Any] = {}
-    watch = _Watch(client)
     completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
     while len(results) < len(items):
         batch = completed.next_batch(block=False)
@@ -102,7 +107,9 @@ class _Watch:
         self._client = client
         self._address = client.scheduler.address
         self._had_workers = False
-        self._seen = self._looked = time.monotonic()
+        self._seen = time.monotonic()
+        self._looked = -WATCH_S
+        self.look()
 
     def look(self) -> None:
         """Ask the scheduler for its workers, every now and then.
