@@ -1,4 +1,4 @@
-"""`spk inspect`: a screenful about a spike file, an alignment log, a store, a run or a checkpoint."""
+"""`spk inspect`: a screenful about a spike file, an alignment log, a store, a run, a checkpoint or a config."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,12 +6,20 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import Json, Output, Quiet, Verbose, counted, human_bytes
+from cli.presets import config_path, preset_names
 from pipeline.errors import FormatError, UsageError
 from pipeline.storage.places import is_remote, shown
 
 SHOWN_SEQUENCES = 20
 LOG_SUFFIXES = (".csv", ".txt", ".log", ".tsv")
-KINDS = {".dat": "dat", ".npy": "array", ".npz": "array", ".safetensors": "checkpoint"}
+KINDS = {
+    ".dat": "dat",
+    ".npy": "array",
+    ".npz": "array",
+    ".safetensors": "checkpoint",
+    ".yaml": "config",
+    ".yml": "config",
+}
 THUMBNAILS = 3
 PERIOD = {True: "yes", False: "no", None: "not seen"}
 RUN_LINES = (
@@ -26,8 +34,17 @@ CHECKPOINT_LINES = (
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(help="A .dat, .npy or .npz file, a store, a run folder or a checkpoint.")
+        Path,
+        typer.Argument(
+            help="A .dat, .npy or .npz file, a store, a run folder, a checkpoint, a config or the name of a preset."
+        ),
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Settings of a config to change, as `spk train` takes them."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -41,10 +58,12 @@ def inspect(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a spike file, a store, a run or a checkpoint is, and draw the first two."""
+    """Say what a spike file, a store, a run or a checkpoint is, or what a config costs; draw the first two."""
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     kind = _kind_of(path)
-    if out and kind in ("run", "checkpoint", "log"):
+    if overrides and kind != "config":
+        raise UsageError(f"{' '.join(overrides)}: settings are of a config, and {path} is a {kind}")
+    if out and kind in ("run", "checkpoint", "log", "config"):
         raise UsageError(
             f"-o {out}: there is no picture of a {kind}", "leave -o out; a run keeps its own pictures"
         )
@@ -54,6 +73,8 @@ def inspect(
         facts = _inspect_checkpoint(path, output)
     elif kind == "store":
         facts = _inspect_store(path, output, out)
+    elif kind == "config":
+        facts = _inspect_config(path, overrides or [], output)
     elif kind == "array":
         facts = _inspect_array(path, output, out)
     elif kind == "log":
@@ -64,7 +85,7 @@ def inspect(
 
 
 def _kind_of(path: Path) -> str:
-    """`run`, `store`, `dat`, `array`, `log` or `checkpoint`, by what a folder holds and what a file is called.
+    """`run`, `store`, `dat`, `array`, `log`, `checkpoint` or `config`, by what a folder holds and a file is called.
 
     Raises:
         UsageError: nothing there, or nothing that can be inspected.
@@ -81,6 +102,8 @@ def _kind_of(path: Path) -> str:
                 return kind
         fix = "give one of the files or folders in it" if any(path.iterdir()) else ""
         raise UsageError(f"{path}: neither a store (no zarr.json) nor a run (no run.json)", fix)
+    if str(path) in preset_names():
+        return "config"
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
     if suffix in KINDS:
@@ -88,7 +111,7 @@ def _kind_of(path: Path) -> str:
     if suffix in LOG_SUFFIXES and is_log(path):
         return "log"
     raise UsageError(
-        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy or .npz, a checkpoint, a store and a run"
+        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy or .npz, a checkpoint, a config, a store and a run"
     )
 
 
@@ -248,9 +271,61 @@ def _inspect_checkpoint(path: Path, output: Output) -> dict[str, Any]:
     return facts
 
 
+def _inspect_config(path: Path, overrides: list[str], output: Output) -> dict[str, Any]:
+    from model.config_facts import config_facts
+    from model.train_config import TrainConfig
+    from pipeline.config import load_config
+
+    facts = config_facts(load_config(TrainConfig, config_path(path), overrides, {"store": "STORE"}))
+    total, step = facts["flops"]["forward"], facts["flops"]
+    clip = "batch {batch}, {frames} frames of {height}x{width}".format(**facts["clip"])
+    where = f"{facts['device']}, {facts['precision']}"
+    output.table(
+        f"{path}: {facts['parameters'] / 1e6:.2f} M parameters; {clip}; {where}",
+        ("part", "parameters", "GFLOP forward", "share", "MB saved for backward"),
+        [
+            (
+                part["name"],
+                str(part["parameters"]),
+                _figure(part["flops"] / 1e9),
+                f"{part['flops'] / total:.1%}",
+                _figure(part["saved_bytes"] / 1e6),
+            )
+            for part in facts["parts"]
+        ],
+    )
+    stages = [part for part in facts["parts"] if "pieces" in part]
+    for names in dict.fromkeys(tuple(piece["name"] for piece in part["pieces"]) for part in stages):
+        rows = [
+            (part["name"], *(_figure(piece["flops"] / 1e9) for piece in part["pieces"]))
+            for part in stages
+            if tuple(piece["name"] for piece in part["pieces"]) == names
+        ]
+        output.table("GFLOP forward within", ("", *names), rows)
+    saved, recomputed = facts["saved_bytes"], ", ".join(map(str, facts["checkpoint_stages"]))
+    output.say(f"forward {_figure(total / 1e12)} TFLOP (matrix products, convolutions, attention)")
+    output.say(
+        f"training step {step['step'] / 1e12:.2f} TFLOP, keeps {saved['step'] / 1e9:.1f} GB for backward"
+    )
+    if recomputed:
+        output.say(
+            f"with stages {recomputed} checkpointed {_figure(step['step_checkpointed'] / 1e12)} TFLOP, "
+            f"{_figure(saved['step_checkpointed'] / 1e9)} GB"
+        )
+    if facts["num_bins"]:
+        of = f"of {facts['store']}" if facts["store"] else "assumed, as there is no store to ask"
+        output.say(f"voxel grids: {facts['num_bins']} bins {of}")
+    return facts
+
+
 def _fact_table(output: Output, title: str, facts: dict[str, Any], keys: tuple[str, ...]) -> None:
     output.table(title, ("", "value"), [(key, _shown(facts[key])) for key in keys if facts[key] is not None])
 
 
 def _shown(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _figure(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"

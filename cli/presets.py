@@ -8,6 +8,11 @@ from pipeline.errors import UsageError
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 
 
+def preset_names() -> list[str]:
+    """The shipped presets."""
+    return list(_presets())
+
+
 def config_path(name: Path) -> Path:
     """The file that is meant: the one of this name, or else the shipped preset.
 
@@ -19,7 +24,7 @@ def config_path(name: Path) -> Path:
     """
     if name.is_file():
         return name
-    presets = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    presets = _presets()
     if str(name) in presets:
         return presets[str(name)]
     close = difflib.get_close_matches(name.stem, presets, n=1)
@@ -32,3 +37,7 @@ def config_path(name: Path) -> Path:
         problem = f"{name}: no such file"
     hint = f"did you mean {close[0]}?" if close else f"give the path of a .yaml file, or one of {known}"
     raise UsageError(problem, hint)
+
+
+def _presets() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}

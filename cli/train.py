@@ -84,5 +84,7 @@ def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: boo
         f"{counted(plan.clips, 'clip')} to learn from, {counted(plan.parameters, 'parameter')},"
         f" batches of {settings.batch_size}; checkpoints of about {size}, up to {settings.keep_checkpoints + 2}"
     )
+    if plan.checkpoint_stages:
+        output.say(f"recomputed in backward: stages {', '.join(map(str, plan.checkpoint_stages))}")
     stable = {"run": str(run), "loss": None, "val_psnr": None, "checkpoint": None, "dry_run": True}
     output.result(asdict(plan) | stable)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.recompute import Run, keep
+
 Size3 = tuple[int, int, int]
 _MASKED_LOGIT = -100.0  # not -inf: published weights were trained with it
 
@@ -267,13 +269,13 @@ class AttentionGroup(nn.Module):
             for rate in drop_paths
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> same."""
+    def forward(self, x: Tensor, run: Run = keep) -> Tensor:
+        """(B, D, H, W, C) -> same; `run` calls the blocks."""
         size = _size3(x.shape[1:4])
         # One plan for all blocks of the group: the masks are made once per forward.
         plans = [plan_windows(size, self.window, shifted=shifted, like=x) for shifted in (False, True)]
         for i, block in enumerate(self.blocks):
-            x = block(x, plans[i % 2])
+            x = run(block, x, plans[i % 2])
         return x
 
 
@@ -289,9 +291,9 @@ class ResidualAttentionGroup(nn.Module):
         )
         self.linear = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> same."""
-        return x + self.linear(self.residual_group(x))
+    def forward(self, x: Tensor, run: Run = keep) -> Tensor:
+        """(B, D, H, W, C) -> same; `run` calls the blocks."""
+        return x + self.linear(self.residual_group(x, run))
 
 
 def _for_each_mask(

@@ -1,12 +1,11 @@
 """The deblurring network: VRT with spike features fused into its encoder."""
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from model.flow import (
     FLOW_SCALES,
@@ -19,6 +18,7 @@ from model.flow import (
 )
 from model.fusion import RGBOnly, TemporalCrossAttnFuse
 from model.layers import ResidualAttentionGroup, init_linear
+from model.recompute import Run, keep, recompute
 from model.spikes import SpikeEncoder
 from model.temporal_attention import Chunking, ChunkShape
 from model.vrt import Resample, Stage
@@ -27,6 +27,7 @@ _STAGES = 7
 _KINDS: tuple[Resample, ...] = ("none", "down", "down", "down", "up", "up", "up")
 _SCALES = (0, 1, 2, 3, 2, 1, 0)  # each stage works at 1 / 2**scale of the frame
 _COARSEST = 8
+_PIECE = re.compile(r"stage\d\..*blocks\.\d+|stage\d\.pa_(deform|fuse)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,8 @@ class NetworkConfig:
         chunk_size: side in pixels of a fixed square chunk.
         max_batch_tokens: largest batch * pixels of an adaptive chunk.
         checkpoint_stages: stages 1..8 whose activations are recomputed in backward to save memory.
+        memory_gb: most activations that training keeps for backward, in 1e9 bytes; further stages are recomputed until
+            they fit, the cheapest that do. None sets no limit.
 
     Raises:
         ValueError: naming the field and its value.
@@ -83,6 +86,7 @@ class NetworkConfig:
     chunk_size: int = 64
     max_batch_tokens: int = 49152
     checkpoint_stages: tuple[int, ...] = ()
+    memory_gb: float | None = None
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -103,6 +107,7 @@ class NetworkConfig:
         self._require("drop_path_rate", 0 <= self.drop_path_rate < 1, "is not in [0, 1)")
         for name in ("deformable_groups", "spike_heads", "fusion_heads", "chunk_size", "max_batch_tokens"):
             self._require(name, getattr(self, name) >= 1, "is not positive")
+        self._require("memory_gb", self.memory_gb is None or self.memory_gb > 0, "is not positive")
         for name, length in (("window", 3), ("spike_strides", 3), ("spike_channels", 4)):
             value = getattr(self, name)
             self._require(name, len(value) == length, f"does not have {length} entries")
@@ -264,6 +269,35 @@ class SpikeVRT(nn.Module):
             blurry = pad_clip(blurry, padded)
         return self._restore(blurry, voxels)[:, :frames, :, :height, :width]
 
+    def pieces(self) -> dict[str, nn.Module]:
+        """The modules of the stages that are recomputed one by one in backward, if their stage is; see `parts`."""
+        return {name: module for name, module in self.named_modules() if _PIECE.fullmatch(name)}
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the stages, the groups of stage 8, the spike encoder and the fusions, each on its own, in place.
+
+        The rest stays eager: the flows run in full precision and convolve only, and few operators lie between.
+
+        Args:
+            args, kwargs: of `torch.compile`.
+        """
+        for name, part in self.parts().items():
+            if name.startswith(("stage", "spike_encoder", "fusions")):
+                part.compile(*args, **kwargs)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What the network is made of, by names in the state dict, in the order of `forward`."""
+        names = ["conv_first"] if self.spynet is None else ["spynet", "conv_first"]
+        if self.spike_encoder is not None:
+            names.append("spike_encoder")
+        for number in range(1, _STAGES + 1):
+            names.append(f"stage{number}")
+            if self.spike_encoder is not None and number <= FLOW_SCALES:
+                names.append(f"fusions.{number - 1}")
+        names += [f"stage8.{i}" for i in range(len(self.stage8))]
+        names += ["norm", "conv_after_body", "conv_last"]
+        return {name: self.get_submodule(name) for name in names}
+
     def _restore(self, blurry: Tensor, voxels: Tensor | None) -> Tensor:
         flows = self._flows(blurry)
         aligned = align_frames(blurry, flows[0])
@@ -296,19 +330,20 @@ class SpikeVRT(nn.Module):
         return self.spike_encoder(voxels.transpose(1, 2))
 
     def _stage(self, number: int, x: Tensor, flows: list[Flows | None]) -> Tensor:
-        return self._run(number, getattr(self, f"stage{number}"), x, flows[_SCALES[number - 1]])
+        stage = getattr(self, f"stage{number}")
+        return stage(x, flows[_SCALES[number - 1]], self._run(number))
 
     def _reconstruct(self, x: Tensor) -> Tensor:
         """Stage 8 at full resolution and the way back to the width of `conv_first`."""
         x = x.permute(0, 2, 3, 4, 1)
-        for part in self.stage8:
-            x = self._run(8, part, x)
+        entry, *groups = self.stage8
+        x = entry(x)
+        for group in groups:
+            x = group(x, self._run(8))
         return self.conv_after_body(self.norm(x)).permute(0, 4, 1, 2, 3)
 
-    def _run(self, stage: int, function: Callable[..., Tensor], *args: Tensor | Flows | None) -> Tensor:
-        if stage in self.config.checkpoint_stages and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
-        return function(*args)
+    def _run(self, stage: int) -> Run:
+        return recompute if stage in self.config.checkpoint_stages else keep
 
     def _padded_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """The smallest (T, H, W) the network can work on that holds the clip."""

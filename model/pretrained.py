@@ -1,13 +1,16 @@
 """Starting from weights that were trained before: ours, or the published VRT's."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from model.checkpoint import network_weights, read_info
 from model.checkpoint_file import SUFFIX
+from model.network import SpikeVRT, build_network
 from model.weights import read_weights
 from pipeline.errors import CheckpointError
 
@@ -17,22 +20,39 @@ SPIKE_MODULES = ("spike_encoder.", "fusions.")
 
 @dataclass(frozen=True, slots=True)
 class Initialised:
-    """What `initialise` did: tensors taken, and the spike branch's that stayed fresh or were left out."""
+    """What `initialise` did.
+
+    Attributes:
+        loaded: tensors taken from the file.
+        parameters: numbers in those of them that are learned.
+        computed: constants (index tables, encodings) that the file lacks and that were computed.
+        fresh: the spike branch's tensors that stayed as they were.
+        left_out: the spike branch's tensors that the network has no use for.
+        took_branch: whether a spike branch was loaded.
+        difference: what `check_import` found, if it was asked.
+    """
 
     source: Path
     loaded: int
+    parameters: int
+    computed: int
     fresh: int
     left_out: int
+    took_branch: bool
+    difference: float | None = None
 
     def __str__(self) -> str:
-        return (
-            f"initialised from {self.source}: {self.loaded} tensors loaded, {self.fresh} of the spike branch fresh, "
-            f"{self.left_out} left out"
-        )
+        counts = [f"{self.loaded} tensors with {self.parameters / 1e6:.2f} M parameters loaded"]
+        counts += [f"{self.computed} constants computed"] if self.computed else []
+        text = ", ".join([*counts, f"{self.fresh} of the spike branch fresh", f"{self.left_out} left out"])
+        check = "" if self.difference is None else f"\nimport check: max|Δ| = {self.difference:g}"
+        return f"initialised from {self.source}: {text}{check}"
 
 
 def initialise(network: nn.Module, path: Path) -> Initialised:
     """Load `path` into `network`: strictly into its RGB part, and into its spike branch if the file has one.
+
+    Only the constants that the network computes for itself (its buffers) may be missing.
 
     Args:
         network: changed in place.
@@ -47,9 +67,65 @@ def initialise(network: nn.Module, path: Path) -> Initialised:
     used = {name: tensor for name, tensor in weights.items() if name not in left_out}
     has_branch = any(name.startswith(SPIKE_MODULES) for name in used)
     fresh = [name for name in state if name.startswith(SPIKE_MODULES) and name not in used]
-    _check(path, used, state, [] if has_branch else fresh)
+    constants = {name for name, _ in network.named_buffers()}
+    computed = [name for name in state if name in constants and name not in used]
+    _check(path, used, state, {*computed, *([] if has_branch else fresh)})
     network.load_state_dict(used, strict=False)
-    return Initialised(path, len(used), len(fresh), len(left_out))
+    return Initialised(
+        source=path,
+        loaded=len(used),
+        parameters=sum(tensor.numel() for name, tensor in used.items() if name not in constants),
+        computed=len(computed),
+        fresh=len(fresh),
+        left_out=len(left_out),
+        took_branch=has_branch,
+    )
+
+
+@torch.no_grad()
+def check_import(network: SpikeVRT, source: Path) -> float:
+    """Compare the network without spikes and freshly fused, with the weights of `network`: max|Δ|, which is 0.
+
+    Both restore one small random clip, in float32 on the device of `network`.
+
+    Args:
+        network: RGB only, or with a spike branch that has learned nothing yet.
+        source: of its weights, for the message.
+
+    Raises:
+        CheckpointError: the two restore different clips, or one that is not finite.
+    """
+    config, training = network.config, network.training
+    device = network.conv_first.weight.device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        other = _counterpart(network).to(device).eval()
+        frames, (rows, columns) = config.neighbours + 1, (8 * size for size in config.window[1:])
+        blurry = torch.rand(1, frames, 3, rows, columns).to(device)
+        voxels = torch.randn(1, frames, max(network.num_bins, 1), rows, columns).to(device)
+    difference = (network.eval()(blurry, voxels) - other(blurry, voxels)).abs().max().item()
+    network.train(training)
+    if difference != 0:  # or not a number
+        raise CheckpointError(
+            f"{source}: import check: max|Δ| = {difference:g} between the network without spikes and freshly fused, "
+            "where 0 is wanted",
+            "check the file for weights that are not finite"
+            if math.isnan(difference)
+            else "the device does not repeat its own results: try parallel.device=cpu",
+        )
+    return difference
+
+
+def _counterpart(network: SpikeVRT) -> SpikeVRT:
+    """The same network without its spike branch, or with a fresh one if it has none."""
+    fused = network.spike_encoder is not None
+    heads = {} if fused else {"spike_heads": 1, "fusion_heads": 1}  # 1 divides every width
+    config = replace(network.config, fusion="none" if fused else "cross_attention", **heads)
+    other = build_network(config, max(network.num_bins, 1))
+    rgb = {name: value for name, value in network.state_dict().items() if not name.startswith(SPIKE_MODULES)}
+    missing, unexpected = other.load_state_dict(rgb, strict=False)
+    assert not unexpected and all(name.startswith(SPIKE_MODULES) for name in missing)
+    return other
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
@@ -63,8 +139,10 @@ def _weights(path: Path) -> dict[str, Tensor]:
     return read_weights(path, fix)
 
 
-def _check(path: Path, used: Mapping[str, Tensor], state: Mapping[str, Tensor], fresh: list[str]) -> None:
-    missing = [name for name in state if name not in used and name not in fresh]
+def _check(
+    path: Path, used: Mapping[str, Tensor], state: Mapping[str, Tensor], optional: Collection[str]
+) -> None:
+    missing = [name for name in state if name not in used and name not in optional]
     unknown = [name for name in used if name not in state]
     both = [name for name in used if name in state]
     shapes = [

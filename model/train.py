@@ -11,13 +11,14 @@ import torch
 
 from model.checkpoint import CheckpointInfo
 from model.checkpoint_file import load_tensors
+from model.cost import Recomputation, clip_size, plan_recomputation
 from model.events import Best, Listener, Milestone
 from model.learner import Learner
 from model.losses import CombinedLoss
 from model.network import build_network
 from model.normalize import VoxelNormalizer
 from model.parallel import Parallel, parallel
-from model.pretrained import Initialised, initialise
+from model.pretrained import Initialised, check_import, initialise
 from model.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.run_folder import RunFolder, require_same
 from model.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
@@ -106,14 +107,16 @@ def train(
         first = start.step if start else 0
         if start:
             require_same(run, start.header["identity"], identity)
-        learner, parent = _learner(config, source, normalization, place, start)
+        clip = clip_size(config, source.num_bins, source.scale)
+        recomputation = plan_recomputation(config.network, clip, place)
+        learner, parent = _learner(config, source, normalization, place, start, recomputation)
         place.barrier()  # all that can be wrong was checked, by everyone: the main process may begin to write
         if place.is_main:
             folder.write_config(dump_yaml(to_plain(config)))
             folder.write_session(run_facts(config, store, learner.network), session_facts(place, first))
             if not goes_on:
                 stack.enter_context(log_file(run / "log.txt"))
-            _announce(config, learner, source, parent)
+            _announce(config, learner, source, parent, recomputation)
         else:
             stack.enter_context(errors_only())
         trainer = Trainer(
@@ -143,14 +146,19 @@ def _learner(
     normalization: Normalization,
     place: Parallel,
     start: CheckpointInfo | None,
+    recomputation: Recomputation | None,
 ) -> tuple[Learner, Initialised | None]:
     """The learner as it was at `start`, or fresh, and then what its network was initialised from."""
     torch.manual_seed(config.seed)
-    network = build_network(config.network, source.num_bins)
+    stages = recomputation.stages if recomputation else config.network.checkpoint_stages
+    network = build_network(replace(config.network, checkpoint_stages=stages), source.num_bins)
     parent = initialise(network, config.init) if config.init and not start else None
+    network.to(place.device)
+    if parent and not parent.took_branch:
+        parent = replace(parent, difference=check_import(network, config.init))
     takes_voxels = config.network.fusion != "none"
     learner = Learner(
-        network.to(place.device),
+        network,
         CombinedLoss(config.loss).to(place.device),
         VoxelNormalizer(normalization.table()).to(place.device) if takes_voxels else None,
         config.optim,
@@ -239,11 +247,20 @@ def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Ca
     return save
 
 
-def _announce(config: TrainConfig, learner: Learner, source: ClipSource, parent: Initialised | None) -> None:
+def _announce(
+    config: TrainConfig,
+    learner: Learner,
+    source: ClipSource,
+    parent: Initialised | None,
+    recomputation: Recomputation | None,
+) -> None:
     parameters = sum(parameter.numel() for parameter in learner.network.parameters())
     logger.info("network of %.2f M parameters, %d clips to learn from", parameters / 1e6, len(source))
-    if parent:
-        logger.info("%s", parent)
+    for line in [
+        *(str(parent).splitlines() if parent else []),
+        *([str(recomputation)] if recomputation else []),
+    ]:
+        logger.info("%s", line)
     if config.optim.warmup_steps >= config.steps:
         logger.warning(
             "optim.warmup_steps=%d is no less than steps=%d: the learning rate never reaches optim.lr",

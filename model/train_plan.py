@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from model.cost import clip_size, plan_recomputation
 from model.losses import CombinedLoss
 from model.network import build_network
-from model.parallel import Parallel
+from model.parallel import Parallel, parallel
 from model.pretrained import initialise
 from model.provenance import identity_of
 from model.run_folder import RunFolder, require_same
@@ -30,6 +31,7 @@ class TrainPlan:
         clips: clips to learn from.
         parameters: of the network.
         checkpoint_bytes: about how large each checkpoint would be.
+        checkpoint_stages: stages whose activations would be recomputed.
     """
 
     run: Path
@@ -38,6 +40,7 @@ class TrainPlan:
     clips: int
     parameters: int
     checkpoint_bytes: int
+    checkpoint_stages: tuple[int, ...]
 
 
 def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> TrainPlan:
@@ -69,4 +72,12 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
         clips=len(source),
         parameters=parameters,
         checkpoint_bytes=4 * copies * parameters,
+        checkpoint_stages=_recomputed(config, source),
     )
+
+
+def _recomputed(config: TrainConfig, source: ClipSource) -> tuple[int, ...]:
+    with parallel(config.parallel) as place:
+        clip = clip_size(config, source.num_bins, source.scale)
+        recomputation = plan_recomputation(config.network, clip, place)
+    return recomputation.stages if recomputation else config.network.checkpoint_stages

@@ -126,7 +126,8 @@ class Trainer:
             raise TrainingError(
                 f"out of memory on {self.learner.place.device} in step {step + 1}: {str(error).splitlines()[0]}",
                 "lower clip.crop or clip.num_frames, or batch_size (with optim.accumulate raised to match), "
-                "or use parallel.precision=bf16, or network.checkpoint_stages=[1,2,3,4,5,6,7,8]",
+                "or use parallel.precision=bf16, or give a budget of saved activations, network.memory_gb=… "
+                "(spk inspect CONFIG shows how many gigabytes there are)",
             ) from error
         self.skipped += not result.applied
         self._in_a_row = 0 if result.applied or result.overflow else self._in_a_row + 1

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from model.deform import deform_conv2d
 from model.flow import Flows, at_least_float32, full_precision, warp
 from model.layers import AttentionGroup, GatedMLP, Size3
+from model.recompute import Run, keep
 
 Resample = Literal["none", "down", "up"]
 
@@ -198,21 +199,22 @@ class Stage(nn.Module):
         self.pa_deform = FlowGuidedDeformConv(channels, neighbours, deformable_groups, offset_limit)
         self.pa_fuse = GatedMLP(3 * channels, 3 * channels, channels)
 
-    def forward(self, x: Tensor, flows: Flows | None) -> Tensor:
+    def forward(self, x: Tensor, flows: Flows | None, run: Run = keep) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C, T, H', W'), T > neighbours.
 
         Args:
             x: features.
             flows: at the stage's own scale (after its resampling), None for no motion.
+            run: calls the attention blocks, the alignment and the fusion.
         """
         x = self.reshape(x.permute(0, 2, 3, 4, 1))
-        x = self.linear1(self.residual_group1(x)) + x
-        x = self.linear2(self.residual_group2(x)) + x
-        after, before = self._align(x.permute(0, 1, 4, 2, 3).contiguous(), flows)
+        x = self.linear1(self.residual_group1(x, run)) + x
+        x = self.linear2(self.residual_group2(x, run)) + x
+        after, before = self._align(x.permute(0, 1, 4, 2, 3).contiguous(), flows, run)
         x = torch.cat((x, after.permute(0, 1, 3, 4, 2), before.permute(0, 1, 3, 4, 2)), dim=-1)
-        return self.pa_fuse(x).permute(0, 4, 1, 2, 3)
+        return run(self.pa_fuse, x).permute(0, 4, 1, 2, 3)
 
-    def _align(self, x: Tensor, flows: Flows | None) -> tuple[Tensor, Tensor]:
+    def _align(self, x: Tensor, flows: Flows | None, run: Run) -> tuple[Tensor, Tensor]:
         """The next and the previous frames aligned to each frame of x (B, T, C, H, W); zeros where there is none.
 
         All frames and both directions go through one batched convolution.
@@ -226,7 +228,7 @@ class Stage(nn.Module):
                 _neighbours(flows.backward[k - 1], flows.forward[k - 1], k)
                 for k in range(1, self.neighbours + 1)
             ]
-        aligned = self.pa_deform(current, sides, guides).view(2, batch, frames - 1, *x.shape[2:])
+        aligned = run(self.pa_deform, current, sides, guides).view(2, batch, frames - 1, *x.shape[2:])
         after, before = aligned.unbind(0)
         return F.pad(after, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(before, (0, 0, 0, 0, 0, 0, 1, 0))
 

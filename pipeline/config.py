@@ -34,18 +34,21 @@ _FRACTION = re.compile(r"[+-]?[0-9]{1,18}(/[1-9][0-9]{0,17}|\.[0-9]{1,18})?(e[+-
 """Bounded, because an exponent of millions is as many digits of exact number."""
 
 
-def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+def load_config(
+    cls: type[T], path: Path, overrides: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+) -> T:
     """Read `path` as a `cls`, following `extends:` and applying `dotted.key=value` overrides last.
 
     Args:
         cls: a frozen dataclass.
         path: a YAML file; its `extends: other.yaml` names another one, relative to it, that it changes.
         overrides: `optim.lr=1.0e-4`; the value is read as YAML and checked like the file's own.
+        defaults: plain values that the file need not give.
 
     Raises:
         ConfigError: with every problem found, each with its dotted path.
     """
-    values = apply_overrides(_read_extended(path, depth=0), overrides)
+    values = apply_overrides(_merge(dict(defaults or {}), _read_extended(path, depth=0)), overrides)
     source = f"{path}" + (f" with {' '.join(overrides)}" if overrides else "")
     return build(cls, values, source)
 
