@@ -282,7 +282,7 @@ class SpikeVRT(nn.Module):
             args, kwargs: of `torch.compile`.
         """
         for name, part in self.parts().items():
-            if name.startswith(("stage", "spike_encoder", "fusions")):
+            if name.startswith(("stage", "spike_encoder", "fusions")) and name != "stage8.0":
                 part.compile(*args, **kwargs)
 
     def parts(self) -> dict[str, nn.Module]:
