@@ -88,7 +88,7 @@ class Learner:
         training = network.training
         network.eval()
         try:
-            with torch.no_grad(), self.place.autocast():
+            with torch.no_grad(), self.place.autocast(), self.place.eager():
                 return network(*self._inputs(self._to_device(sample))).float()
         finally:
             network.train(training)

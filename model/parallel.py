@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.errors import ConfigError
 
+_GRAPHS = 64
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -24,7 +25,7 @@ class ParallelConfig:
     Attributes:
         device: "auto" takes a CUDA device where there is one.
         precision: of the matrix products; weights and their updates stay in float32.
-        compile: whether `torch.compile` is applied.
+        compile: whether `torch.compile` is applied, to the parts of the network that gain by it.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -69,11 +70,20 @@ class Parallel:
 
         Parameters without `requires_grad` take no part, so wrap again when that changes.
         """
-        forward = torch.compile(network) if self.compile else network
+        if self.compile:
+            import torch._dynamo.config as dynamo  # seconds, which only this needs
+
+            # Stages share their code: the usual limit of 8 graphs for a function would leave some of them eager.
+            dynamo.recompile_limit = max(dynamo.recompile_limit, _GRAPHS)
+            network.compile(dynamic=False)
         if self.world == 1:
-            return forward
+            return network
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(forward, device_ids=ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+
+    def eager(self) -> contextlib.AbstractContextManager[object]:
+        """The context of forward passes that are not compiled: those outside of training, of many sizes."""
+        return torch.compiler.set_stance("force_eager") if self.compile else contextlib.nullcontext()
 
     def accumulating(self, forward: Callable[..., Tensor]) -> contextlib.AbstractContextManager[object]:
         """The context of backward passes whose gradients are not yet averaged over the processes."""

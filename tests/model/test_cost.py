@@ -1,6 +1,6 @@
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_counts_the_published_network_part_by_part() -> None:
     assert total("spynet") == pytest.approx(0.236, abs=0.001)
     assert total(".pa_fuse") == pytest.approx(0.226, abs=0.001)
     assert total(".pa_deform") - total(".conv_offset") == pytest.approx(0.162, abs=0.001)
-    assert flops.step / 1e12 == pytest.approx(15.1, abs=0.05)
+    assert 3.0 < flops.step / flops.of("") < 3.2  # twice for backward, and scores of attention are made again
 
 
 def test_counts_the_wider_clip_of_a_narrower_network() -> None:
@@ -103,18 +103,20 @@ def test_knows_what_a_real_step_keeps(precision: str, tiny: Tiny) -> None:
             kept = real.bytes()
         expected = activations.peak_bytes(stages)
         if not stages:
-            assert 0.97 * expected < kept <= expected, (kept, expected)
+            assert 0.95 * expected < kept <= expected, (kept, expected)
         with real:  # in backward, what is recomputed comes back, piece by piece, and gradients on top
             largest = max(p.saved_bytes for p in activations.pieces if p.stage in stages or p.stage is None)
             out.float().square().mean().backward()
         assert kept <= expected <= kept * 1.05 + largest, (stages, kept, expected)
 
 
-def test_bytes_of_a_gated_mlp_are_those_counted_by_hand(tiny: Tiny) -> None:
-    """Two maps, the GELU and the product, each 3 C wide; its input belongs to the stage."""
+def test_bytes_of_single_layers_are_those_counted_by_hand(tiny: Tiny) -> None:
     activations = measure_activations(tiny(), CLIP, CPU, Flops(forward={}, step=0))
-    [piece] = [p for p in activations.pieces if p.name == "stage1.pa_fuse"]
-    assert piece.saved_bytes == 4 * (3 * 8) * (2 * 32 * 32) * 4
+    saved, tokens = {p.name: p.saved_bytes for p in activations.pieces}, 2 * 32 * 32
+    assert saved["norm"] == 2 * tokens * 4  # mean and deviation of each token; the input is stage 8's output
+    assert saved["conv_after_body"] == saved["conv_first"] == 0
+    assert activations.saved_bytes("conv_first") == 8 * tokens * 4  # its output
+    assert activations.saved_bytes("conv_last") == 3 * tokens * 4
 
 
 def test_measuring_changes_nothing(tiny: Tiny) -> None:
@@ -224,9 +226,7 @@ def test_plans_only_with_a_budget(tiny: Tiny) -> None:
         plan_recomputation(tiny(memory_gb=1.0e-3), CLIP, CPU)
 
 
-def config_with(config: NetworkConfig, stages: object) -> NetworkConfig:
-    from dataclasses import replace
-
+def config_with(config: NetworkConfig, stages: Iterable[int]) -> NetworkConfig:
     return replace(config, checkpoint_stages=tuple(stages))
 
 

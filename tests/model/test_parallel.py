@@ -131,3 +131,33 @@ def test_autocast_follows_the_precision() -> None:
 def test_refuses_what_it_does_not_know(values: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(values.values()))):
         ParallelConfig(**values)
+
+
+def test_compiles_what_is_trained_and_nothing_else() -> None:
+    compiled: list[int] = []
+
+    class Doubled(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            compiled.append(torch.compiler.is_compiling())
+            return super().forward(x) * 2
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = Doubled(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.part(x)
+
+        def compile(self, **options: object) -> None:
+            self.part.compile(backend="eager", **options)
+
+    network, x = Network(), torch.ones(1, 2)
+    place = Parallel(device=torch.device("cpu"), compile=True)
+    forward = place.wrap(network)
+    with place.eager():
+        want = forward(x)
+    assert compiled == [False]
+    assert torch.equal(forward(x), want) and compiled == [False, True]
+    assert torch._dynamo.config.recompile_limit >= 64
+    assert list(network.state_dict()) == ["part.weight", "part.bias"]
