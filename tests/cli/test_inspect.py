@@ -100,3 +100,47 @@ def test_a_damaged_store_names_the_file(store: Path, raw: Path, tmp_path: Path, 
 
 def test_a_run_has_no_picture(trained: Path, tmp_path: Path, spk) -> None:
     spk("inspect", trained, "-o", tmp_path / "x.png").assert_fails(2, "x.png", "run")
+
+
+SMALL = ("tiny", "clip.crop=16", "batch_size=1")
+
+
+def test_tells_what_a_config_costs(spk) -> None:
+    facts = spk("inspect", *SMALL, "--json").json
+    assert facts["kind"] == "config" and facts["store"] is None and facts["num_bins"] == 32
+    assert facts["clip"] == {"batch": 1, "frames": 2, "height": 16, "width": 16}
+    names = [part["name"] for part in facts["parts"]]
+    assert names[:4] == ["conv_first", "spike_encoder", "stage1", "fusions"] and names[-2:] == [
+        "stage8",
+        "tail",
+    ]
+    for key, total in (("parameters", facts["parameters"]), ("flops", facts["flops"]["forward"])):
+        assert sum(part[key] for part in facts["parts"]) == total
+        for part in facts["parts"]:
+            assert sum(piece[key] for piece in part.get("pieces", [])) in (0, part[key])
+    saved = sum(part["saved_bytes"] for part in facts["parts"]) + facts["between_bytes"]
+    assert saved == facts["saved_bytes"]["step"] == facts["saved_bytes"]["step_checkpointed"]
+    assert 2.5 < facts["flops"]["step"] / facts["flops"]["forward"] < 3.5
+    assert facts["flops"]["step_checkpointed"] == facts["flops"]["step"]
+    stage = next(part for part in facts["parts"] if part["name"] == "stage1")
+    assert [piece["name"] for piece in stage["pieces"]][-3:] == ["offset convs", "deformable conv", "pa_fuse"]
+
+
+def test_shows_a_config_s_cost_with_stages_recomputed(store: Path, spk) -> None:
+    ran = spk("inspect", *SMALL, f"store={store}", "network.checkpoint_stages=[1,8]")
+    assert "batch 1, 2 frames of 16x16" in ran.out and "pa_fuse" in ran.out
+    assert f"voxel grids: 4 bins of {store}" in ran.out and "with stages 1, 8 checkpointed" in ran.out
+    bare = spk("inspect", *SMALL, "network.fusion=none", "--json").json
+    assert bare["num_bins"] is None and "fusions" not in [part["name"] for part in bare["parts"]]
+
+
+def test_a_config_takes_settings_and_other_things_do_not(store: Path, tmp_path: Path, spk) -> None:
+    (tmp_path / "mine.yaml").write_text("network: {depth: 3}\n")
+    spk("inspect", tmp_path / "mine.yaml").assert_fails(2, "network.depth: unknown key")
+    spk("inspect", "tiny", "clip.crop=4").assert_fails(2, "clip: crop 4 must be at least 8")
+    spk("inspect", *SMALL, "network.memory_gb=1.0e-4").assert_fails(
+        2, "memory_gb=0.0001", "cannot be kept below"
+    )
+    spk("inspect", store, "clip.crop=16").assert_fails(2, "settings are of a config", "is a store")
+    spk("inspect", "tiny", "-o", "x.png").assert_fails(2, "no picture of a config")
+    spk("inspect", "tinny").assert_fails(2, "tinny")

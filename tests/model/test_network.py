@@ -362,6 +362,7 @@ def test_refuses_a_network_without_bins(tiny: Tiny) -> None:
         ("num_heads", (3,) * 9),
         ("indep_reconsts", (3,)),
         ("checkpoint_stages", (9,)),
+        ("memory_gb", 0.0),
     ],
 )
 def test_refuses_an_impossible_configuration(field: str, value: object, tiny: Tiny) -> None:

@@ -1,11 +1,15 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from model.checkpoint_file import save_checkpoint
 from model.network import NetworkConfig, SpikeVRT, build_network
-from model.pretrained import initialise
+from model.pretrained import check_import, initialise
 from pipeline.errors import CheckpointError
 
 SMALL = {
@@ -83,3 +87,104 @@ def test_a_damaged_checkpoint_of_ours_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(CheckpointError, match="damaged"):
         initialise(network(2), path)
+
+
+def test_the_constants_of_a_published_file_may_be_missing(tmp_path: Path) -> None:
+    rgb, fused = network(1, "none"), network(2)
+    constants = {name for name, _ in rgb.named_buffers()}
+    state = {name: tensor for name, tensor in rgb.state_dict().items() if name not in constants}
+    torch.save(state, tmp_path / "vrt.pth")
+    done = initialise(fused, tmp_path / "vrt.pth")
+    assert constants and (done.computed, done.loaded) == (len(constants), len(state))
+    assert f"{len(constants)} constants computed" in str(done)
+    assert all(torch.equal(fused.state_dict()[name], x) for name, x in rgb.state_dict().items())
+
+
+def test_says_what_was_loaded_and_that_nothing_changed(tmp_path: Path) -> None:
+    rgb, fused = network(1, "none"), network(2)
+    torch.save({"params": rgb.state_dict()}, tmp_path / "vrt.pth")
+    done = initialise(fused, tmp_path / "vrt.pth")
+    assert not done.took_branch
+    first, second = str(replace(done, difference=check_import(fused, done.source))).splitlines()
+    millions = sum(p.numel() for p in rgb.parameters()) / 1e6
+    assert f"vrt.pth: {len(rgb.state_dict())} tensors with {millions:.2f} M parameters loaded" in first
+    assert second == "import check: max|Δ| = 0"
+
+
+@pytest.mark.parametrize("fusion", ["cross_attention", "none"])
+def test_the_import_check_leaves_the_network_as_it_is(fusion: str, tmp_path: Path) -> None:
+    some = network(1, fusion).train()
+    before, random = {k: v.clone() for k, v in some.state_dict().items()}, torch.get_rng_state()
+    assert check_import(some, tmp_path) == 0
+    assert some.training and torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(x, before[name]) for name, x in some.state_dict().items())
+
+
+def test_a_branch_that_changes_the_output_is_refused(tmp_path: Path) -> None:
+    fused = network(1)
+    with torch.no_grad():
+        fused.conv_last.weight.normal_()
+        fused.fusions[0].mlp[-1].bias.normal_()
+    with pytest.raises(CheckpointError, match=r"x\.pth: import check: max\|Δ\| = \d") as caught:
+        check_import(fused, tmp_path / "x.pth")
+    assert "parallel.device=cpu" in caught.value.fix
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    fused = network(1)
+    with torch.no_grad():
+        fused.conv_last.weight.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match=r"import check: max\|Δ\| = nan") as caught:
+        check_import(fused, tmp_path / "x.pth")
+    assert "not finite" in caught.value.fix
+
+
+@pytest.fixture(scope="module")
+def official(golden_folder: Path) -> dict[str, Tensor]:
+    """Random numbers under the names and shapes of the published deblurring networks, and their constants."""
+    listing = json.loads((golden_folder / "vrt" / "official_keys_deblur.json").read_text())["keys"]
+    constants = load_file(golden_folder / "vrt" / "official_buffers_deblur.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, (shape, dtype, kind) in listing.items():
+        if kind == "param":
+            state[name] = torch.randn(shape, generator=generator) * 0.02
+        else:
+            short = name.rpartition(".")[2]
+            match = [
+                x for key, x in constants.items() if key.startswith((short, name)) and list(x.shape) == shape
+            ]
+            assert len(match) == 1, name
+            state[name] = match[0].to(getattr(torch, dtype))
+    return state
+
+
+@pytest.mark.parametrize("entry", ["params", None])
+@pytest.mark.parametrize("constants", [True, False], ids=["with constants", "without"])
+def test_a_file_of_the_published_size_loads_strictly(
+    entry: str | None, constants: bool, official: dict[str, Tensor], tmp_path: Path
+) -> None:
+    rgb = build_network(NetworkConfig(fusion="none"), num_bins=0)
+    learned = {name for name, _ in rgb.named_parameters()}
+    state = {name: x for name, x in official.items() if constants or name in learned}
+    torch.save({entry: state} if entry else state, tmp_path / "006.pth")
+    done = initialise(rgb, tmp_path / "006.pth")
+    assert (done.loaded, done.computed) == (len(state), 1526 - len(state))
+    assert done.parameters == 18_320_007
+    got = rgb.state_dict()
+    # The encoding is a sum of sines and cosines, which differ by a rounding between versions.
+    assert all(torch.allclose(got[name], x, rtol=0, atol=1e-6) for name, x in official.items())
+
+
+def test_a_file_of_the_published_size_is_the_same_network_once_fused(
+    official: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save({"params": official}, tmp_path / "006.pth")
+    fused = build_network(NetworkConfig(), num_bins=4)
+    done = initialise(fused, tmp_path / "006.pth")
+    assert done.loaded == 1526 and done.fresh > 0
+    assert check_import(fused, done.source) == 0
+    del official["norm.weight"]
+    torch.save({"params": official}, tmp_path / "006.pth")
+    with pytest.raises(CheckpointError, match=r"missing: norm\.weight"):
+        initialise(fused, tmp_path / "006.pth")

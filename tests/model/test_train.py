@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -12,14 +13,16 @@ from PIL import Image
 
 from model.checkpoint import load_network, read_info
 from model.checkpoint_file import load_tensors
+from model.cost import clip_size, count_flops, measure_activations
 from model.losses import LossConfig
-from model.network import NetworkConfig
+from model.network import NetworkConfig, build_network
 from model.optim import OptimConfig
+from model.parallel import Parallel
 from model.train import TrainReport, train
 from model.train_config import TrainConfig
 from pipeline.clips import ClipConfig
 from pipeline.config import load_config
-from pipeline.errors import CheckpointError, StoreError, UsageError
+from pipeline.errors import CheckpointError, ConfigError, StoreError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
 from pipeline.simulate import simulate_scenes
@@ -223,6 +226,51 @@ def test_rgb_only_and_starting_from_its_weights(store: Path, tmp_path: Path) -> 
         wanted = load_network(tmp_path / "rgb")[0](blurry)
         found = load_network(tmp_path / "fused")[0](blurry, torch.rand(1, 2, 4, 8, 8))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_a_memory_budget_changes_no_weight_and_may_change_on_the_way(store: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    free = config(store, steps=4, validate_every=0, sample_every=0)
+    train(free, whole)
+    clip = clip_size(free, 4, scale=1)
+    place = Parallel(device=torch.device("cpu"))
+    activations = measure_activations(NETWORK, clip, place, count_flops(NETWORK, clip, backward=False))
+    tight, loose = (activations.peak_bytes(stages) / 1e9 for stages in ((1, 8), ()))
+    train(replace(free, network=replace(NETWORK, memory_gb=tight)), run, stop_at=2)
+    text = (run / "log.txt").read_text()
+    assert re.search(
+        r"checkpointing stages [\d, ]+: \d+\.\d of \d+\.\d GB saved activations, \+\d+ % FLOPs", text
+    )
+    train(replace(free, network=replace(NETWORK, memory_gb=loose)), run, resume=True)
+    assert "checkpointing no stage" in (run / "log.txt").read_text()
+    saved = load_config(TrainConfig, run / "config.yaml").network
+    assert (saved.memory_gb, saved.checkpoint_stages) == (loose, ())
+    one, other = (load_tensors(folder / "checkpoints" / "last.safetensors") for folder in (whole, run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_budget_that_cannot_be_met_leaves_no_run(store: Path, tmp_path: Path) -> None:
+    settings = config(store, network=replace(NETWORK, memory_gb=1.0e-4))
+    with pytest.raises(ConfigError, match=r"network\.memory_gb=0\.0001: .* cannot be kept below 0\.\d+ GB"):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_says_what_it_started_from_and_that_the_fused_network_still_gives_it(
+    store: Path, tmp_path: Path
+) -> None:
+    published = build_network(replace(NETWORK, fusion="none"), 4).state_dict()
+    torch.save({"params": published}, tmp_path / "vrt.pth")
+    settings = config(store, steps=1, validate_every=0, sample_every=0, init=tmp_path / "vrt.pth")
+    for fusion in ("cross_attention", "none"):
+        train(replace(settings, network=replace(NETWORK, fusion=fusion)), tmp_path / fusion)
+        text = (tmp_path / fusion / "log.txt").read_text()
+        assert f"vrt.pth: {len(published)} tensors with" in text and "import check: max|Δ| = 0\n" in text
+    published["conv_last.bias"].fill_(float("nan"))
+    torch.save(published, tmp_path / "vrt.pth")
+    with pytest.raises(CheckpointError, match=r"import check: max\|Δ\| = nan"):
+        train(settings, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_missing_store_is_one_readable_error(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from model.train import train
 from model.train_config import TrainConfig
 from model.train_plan import plan_training
 from pipeline.clips import ClipConfig
-from pipeline.errors import CheckpointError, StoreError, TrainingError, UsageError
+from pipeline.errors import CheckpointError, ConfigError, StoreError, TrainingError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
 from pipeline.simulate import simulate_scenes
@@ -90,3 +90,12 @@ def test_finds_that_a_run_cannot_be_resumed_with_other_settings(config: TrainCon
     train(config, tmp_path / "run")
     with pytest.raises(UsageError, match="seed: 0 in the run, 1 now"):
         plan_training(replace(config, seed=1), tmp_path / "run", resume=True)
+
+
+def test_foretells_which_stages_are_recomputed(config: TrainConfig, tmp_path: Path) -> None:
+    assert plan_training(config, tmp_path / "run").checkpoint_stages == ()
+    named = replace(config, network=replace(NETWORK, checkpoint_stages=(2,)))
+    assert plan_training(named, tmp_path / "run").checkpoint_stages == (2,)
+    tight = replace(config, network=replace(NETWORK, memory_gb=1.0e-5))
+    with pytest.raises(ConfigError, match="cannot be kept below"):
+        plan_training(tight, tmp_path / "run")

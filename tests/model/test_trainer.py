@@ -158,7 +158,7 @@ def test_out_of_memory_names_what_to_change() -> None:
     run = Run(FakeLearner(torch.OutOfMemoryError("tried to allocate 3 GiB")), Schedule(steps=3))
     with pytest.raises(TrainingError, match="out of memory on cpu in step 1: tried to allocate") as caught:
         run.trainer.fit(clips(), StopRequest())
-    assert "clip.crop" in caught.value.fix and "accumulate" in caught.value.fix
+    assert all(name in caught.value.fix for name in ("clip.crop", "accumulate", "network.memory_gb"))
 
 
 def test_a_periodic_checkpoint_that_fails_is_loud_and_the_last_one_fatal(
