@@ -6,7 +6,7 @@ again, in the same memory, for the gradient of the weight.
 
 The channels of an offset group are sampled at the same places, so the features are first laid out with them innermost,
 as (N * groups, slices, H * W, lanes): a group's channels in slices of `lanes`, a power of two, filled up with zeros.
-A corner of 8 half-precision channels is then one read of 16 bytes, and its float32 gradient two additions of 16 bytes.
+A corner of 8 half-precision channels is then one read of 16 bytes, and 4 channels of its float32 gradient one addition.
 
 Positions, weights and sums are float32; features, columns and the columns' gradient have the precision of `x`.
 """
@@ -283,23 +283,24 @@ class _Sampler:
         """Fill in these frames of the gradients, and with `restore` put the columns in place of their gradient."""
         count = frames.stop - frames.start
         packed = self._pack(frames)
-        sums = torch.zeros_like(packed, dtype=torch.float32)
-        by_group = None
-        if grad_motion.numel():
-            by_group = sums.new_empty(count, self.groups, 2, self.pixels)
+        rows, slices, in_pixels, lanes = packed.shape
+        quad = min(lanes, _VECTOR_BYTES // 4)
+        sums = packed.new_zeros(rows, slices * lanes // quad, in_pixels, quad, dtype=torch.float32)
+        flow_sums = sums.new_empty(count, self.groups, 2, self.pixels) if grad_motion.numel() else None
         grad_offset, grad_mask = self._parts(grad_offset, None if self.mask is None else grad_mask)
         blocks = triton.cdiv(self.pixels, _BLOCK)
         _scatter[(blocks * count * self.groups,)](
             *(packed, *self._places(frames), columns, sums),
-            *(grad_offset[frames], None if grad_mask is None else grad_mask[frames], by_group),
+            *(grad_offset[frames], None if grad_mask is None else grad_mask[frames], flow_sums),
             *self._sizes(blocks),
             **self.options,
+            QUAD=quad,
             RESTORE=restore,
         )
         self._unpack(sums, grad_x[frames])
-        if by_group is not None:
-            share = by_group.view(count, grad_motion.shape[1], -1, 2, self.pixels).sum(2)
-            grad_motion[frames] = share.flip(2).view_as(grad_motion[frames])
+        if flow_sums is not None:
+            by_neighbour = flow_sums.view(count, grad_motion.shape[1], -1, 2, self.pixels).sum(2)
+            grad_motion[frames] = by_neighbour.flip(2).view_as(grad_motion[frames])
 
     def _parts(self, offset: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Offsets and masks; a residual has both, one after the other."""
@@ -329,10 +330,10 @@ class _Sampler:
         self._move(x, packed, pack=False)
 
     def _move(self, x: Tensor, packed: Tensor, *, pack: bool) -> None:
-        pixels = packed.shape[2]
+        rows, slices, pixels, lanes = packed.shape
         blocks = triton.cdiv(pixels, _BLOCK)
-        grid = (blocks * packed.shape[0] * self.slices,)
-        sizes = {"CHANNELS": self.channels, "SLICES": self.slices, "LANES": self.lanes, "BLOCK": _BLOCK}
+        grid = (blocks * rows * slices,)
+        sizes = {"CHANNELS": self.channels, "SLICES": slices, "LANES": lanes, "BLOCK": _BLOCK}
         _lay_out[grid](x, packed, pixels, blocks, **sizes, PACK=pack, num_warps=_WARPS)
 
 
@@ -446,7 +447,7 @@ def _sample(
     piece = program // blocks
     frame_group = piece.to(tl.int64)
     frame = (piece // GROUPS).to(tl.int64)
-    group = piece % GROUPS
+    group = (piece % GROUPS).to(tl.int64)
     at = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
     inside = at < pixels
     lane = tl.arange(0, LANES)
@@ -483,14 +484,14 @@ def _sample(
 
 @triton.jit
 def _add(
-    corner, grad, factor00, factor01, factor10, factor11, in00, in01, in10, in11, width, LANES: tl.constexpr
+    corner, grad, factor00, factor01, factor10, factor11, in00, in01, in10, in11, width, QUAD: tl.constexpr
 ):
     """Add the gradient to the four corners of each position, as far as they lie in the image."""
-    below = corner + width * LANES
+    below = corner + width * QUAD
     tl.atomic_add(corner, factor00 * grad, mask=in00[:, None], sem="relaxed")
-    tl.atomic_add(corner + LANES, factor01 * grad, mask=in01[:, None], sem="relaxed")
+    tl.atomic_add(corner + QUAD, factor01 * grad, mask=in01[:, None], sem="relaxed")
     tl.atomic_add(below, factor10 * grad, mask=in10[:, None], sem="relaxed")
-    tl.atomic_add(below + LANES, factor11 * grad, mask=in11[:, None], sem="relaxed")
+    tl.atomic_add(below + QUAD, factor11 * grad, mask=in11[:, None], sem="relaxed")
 
 
 @_jit
@@ -527,13 +528,14 @@ def _scatter(
     SQUASH: tl.constexpr,
     HAS_MASK: tl.constexpr,
     BLOCK: tl.constexpr,
+    QUAD: tl.constexpr,
     RESTORE: tl.constexpr,
 ):
     """From the gradient of the columns, block by block as in `_sample`, the gradients of all that made them.
 
     Args:
         columns: holds the gradient, and with RESTORE the columns afterwards.
-        grad_packed: zeros, float32, like `packed`; added to.
+        grad_packed: zeros, float32, laid out as `packed` but in slices of QUAD; added to.
         grad_offset: strides of `offset`.
         grad_mask: strides of `mask`.
         grad_flow: (n, groups, 2, pixels) float32 sums over the taps, y first; may be None.
@@ -542,7 +544,7 @@ def _scatter(
     piece = program // blocks
     frame_group = piece.to(tl.int64)
     frame = (piece // GROUPS).to(tl.int64)
-    group = piece % GROUPS
+    group = (piece % GROUPS).to(tl.int64)
     at = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
     inside = at < pixels
     lane = tl.arange(0, LANES)
@@ -595,17 +597,21 @@ def _scatter(
             dot01 += tl.sum(grad * value01, axis=1)
             dot10 += tl.sum(grad * value10, axis=1)
             dot11 += tl.sum(grad * value11, axis=1)
-            # Four float32 are one addition; wider tiles would be spread over several threads.
-            plane = grad_packed + slice_start + index[:, None] * LANES
-            if LANES == 8:
-                low, high = tl.split(tl.permute(tl.reshape(grad, (BLOCK, 2, 4)), (0, 2, 1)))
-                quad = plane + tl.arange(0, 4)[None, :]
-                _add(quad, low, factor00, factor01, factor10, factor11, in00, in01, in10, in11, width, LANES)
-                quad += 4
-                _add(quad, high, factor00, factor01, factor10, factor11, in00, in01, in10, in11, width, LANES)
+            quads = frame_group * (tl.cdiv(CHANNELS, LANES) * LANES // QUAD) + first // QUAD
+            corner = (
+                grad_packed + quads * in_pixels * QUAD + (index[:, None] * QUAD + tl.arange(0, QUAD)[None, :])
+            )
+            if LANES == QUAD:
+                _add(
+                    corner, grad, factor00, factor01, factor10, factor11, in00, in01, in10, in11, width, QUAD
+                )
             else:
-                quad = plane + lane[None, :]
-                _add(quad, grad, factor00, factor01, factor10, factor11, in00, in01, in10, in11, width, LANES)
+                low, high = tl.split(tl.permute(tl.reshape(grad, (BLOCK, 2, QUAD)), (0, 2, 1)))
+                _add(corner, low, factor00, factor01, factor10, factor11, in00, in01, in10, in11, width, QUAD)
+                corner += in_pixels * QUAD
+                _add(
+                    corner, high, factor00, factor01, factor10, factor11, in00, in01, in10, in11, width, QUAD
+                )
 
         grad_y = factor * ((1 - along) * (dot10 - dot00) + along * (dot11 - dot01))
         grad_x = factor * ((1 - down) * (dot01 - dot00) + down * (dot11 - dot10))

@@ -106,7 +106,7 @@ class FlowGuidedDeformConv(nn.Module):
         return self._sample_in_chunks(x, residual, motion)
 
     def _sample_in_chunks(self, x: Tensor, residual: Tensor, motion: Tensor | None) -> Tensor:
-        """The convolution itself, a few samples at a time and recomputed in backward.
+        """The convolution in plain PyTorch, a few samples at a time and recomputed in backward.
 
         Its nine copies of the features are by far the largest tensors of a stage and cheap to make again; on a CPU
         pieces that fit the cache are also several times faster than one large piece.
