@@ -43,6 +43,8 @@ class Learner:
     Random numbers of a step (stochastic depth) depend on (seed, step, process) only, like the data: nothing of a
     generator needs saving for a resumed run to repeat an uninterrupted one.
 
+    A step waits for the device once, at its end, and until then only queues work for it.
+
     Args:
         network: on its device; called as network(blurry, voxels).
         loss: on the same device.
@@ -115,7 +117,7 @@ class Learner:
         finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
         self._update(finite)
         verdict = (norm, finite, self.scaler.scale(torch.ones_like(norm)))
-        # The one wait for the device, with everything that changes the weights already queued.
+        # The one wait for the device, when the change of the weights is already queued behind the gradients.
         loss, pixels, looks, stops, grad_norm, applied, scale = torch.cat(
             [shared, torch.stack([value.to(shared) for value in verdict])]
         ).tolist()

@@ -178,12 +178,13 @@ def _waits() -> Iterator[list[str]]:
 def test_a_step_waits_for_the_device_once_and_last(
     device: str, precision: str, changes: dict[str, Any], make: MakeLearner
 ) -> None:
-    learner = make(device, precision, flow="spynet", **changes)
-    learner.step(0, [_clip(0)])
-    learner.step(1, [_clip(1), _clip(2)])
+    learner = make(device, precision, flow="spynet", window=(2, 8, 8), **changes)
+    clips = [_clip(number, side=64) for number in range(5)]
+    learner.step(0, clips[:1])
+    learner.step(1, clips[1:3])
     with _waits() as places:
         learner.optimizer.register_step_post_hook(lambda *_: places.append("update queued"))
-        learner.step(2, [_clip(3), _clip(4)])
+        learner.step(2, clips[3:])
     assert places[0] == "update queued", places
     assert len(places) == 2 and places[1].startswith("learner.py"), places
 
