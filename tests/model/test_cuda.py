@@ -113,7 +113,7 @@ def _clip(step: int, side: int = 24, counts: torch.dtype = torch.uint8) -> Sampl
 
 @on_both
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-4), ("bf16", 2e-2), ("fp16", 1e-2)])
-def test_a_step_has_the_loss_and_gradient_of_one_in_float32_on_a_cpu(
+def test_a_step_has_the_loss_and_gradient_of_the_reference(
     device: str, precision: str, limit: float, make: MakeLearner
 ) -> None:
     want = make("cpu", flow="spynet").step(0, [_clip(0)])
