@@ -8,9 +8,9 @@ so every kernel is written for few instructions and bytes per score:
 - Logits come out of the tensor cores with the bias in them: it is what the accumulator starts from. It is laid out
   beforehand in the order in which the threads hold an accumulator (see `_pack_bias_kernel`), so a tile is a few wide
   loads. Neighbouring programs share its tiles, which stay in the cache.
-- One kernel computes the gradients of q, k and v of a window and head, with one exponential a score. Those of q stay in
-  registers while it goes through the keys.
-- The gradient of the bias is a sum over windows. A program sums one tile of it over a share of the windows, in registers.
+- With two-byte values and thin heads one kernel computes the gradients of q, k and v of a window and head, with one
+  exponential a score; those of q stay in registers while it goes through the keys. Otherwise two kernels share this.
+- The gradient of the bias is a sum over windows. A program sums a tile of it over a share of the windows, in registers.
 
 Gradients are bitwise reproducible: every sum has a fixed order, there are no atomics.
 """
@@ -26,13 +26,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MAX_TOKENS = 512
-"""Of one attention: more do not leave registers for the gradient of q."""
 MAX_HEAD_CHANNELS = 64
 
-FORWARD_QUERIES, FORWARD_KEYS, FORWARD_WARPS = 64, 128, 4
-BACKWARD_QUERIES, BACKWARD_KEYS, BACKWARD_WARPS = 64, 64, 4
-BIAS_QUERIES, BIAS_KEYS, BIAS_WARPS = 64, 64, 4
+FORWARD_QUERIES, FORWARD_KEYS, WARPS = 64, 128, 4
+BACKWARD_QUERIES, BACKWARD_KEYS = 64, 64
+FUSED_CHANNELS = 32
+"""Up to so many channels a head, in two-byte values, one kernel computes the gradients of q, k and v; 0 for never."""
+FUSED_TOKENS = 512
+REGISTERS = 168
+"""A thread's share in the larger kernels: three programs then run on a multiprocessor, worth some that do not fit."""
 BIAS_PROGRAMS = 1056
 """About how many programs share the gradient of the bias: a few for each multiprocessor of a large GPU."""
 DELTA_TOKENS = 32
@@ -60,7 +62,7 @@ class _Sizes(NamedTuple):
     def scale(self) -> float:
         return self.dim**-0.5
 
-    def constants(self) -> dict[str, int | float]:
+    def constants(self, queries: int, keys: int) -> dict[str, int | float]:
         return {
             "LENGTH": self.length,
             "PARTS": self.parts,
@@ -71,16 +73,18 @@ class _Sizes(NamedTuple):
             "SCALE": self.scale,
             "SCALE_LOG2E": self.scale * math.log2(math.e),
             "PENALTY": _MASKED_LOGIT / self.scale,
+            "QUERIES": queries,
+            "KEYS": keys,
+            "WARPS": WARPS,
+            "num_warps": WARPS,
         }
 
 
-def supports(qkv: Tensor, num_heads: int, *, mutual: bool) -> bool:
+def supports(qkv: Tensor, num_heads: int) -> bool:
     """Whether `window_attention` takes a `qkv` of this shape and dtype; it must also be on a CUDA device."""
-    tokens, channels = qkv.shape[-2], qkv.shape[-1] // 3
-    length = tokens // 2 if mutual else tokens
+    channels = qkv.shape[-1] // 3
     return (
         qkv.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and length <= MAX_TOKENS
         and channels // num_heads <= MAX_HEAD_CHANNELS
     )
 
@@ -108,14 +112,14 @@ def window_attention(
         (B, nD, nH, nW, N, C), with the dtype of `qkv`. Sums are float32; products of float32 are exact ones, not TF32.
 
     Raises:
-        ValueError: a shape or dtype is not as above, or more than 512 tokens attend to each other.
+        ValueError: a shape or dtype is not as above.
     """
     if qkv.ndim != 6 or qkv.shape[-1] % (3 * num_heads) or (mutual and qkv.shape[-2] % 2):
         raise ValueError(f"qkv {tuple(qkv.shape)} is not (B, nD, nH, nW, N, 3C) with {num_heads} heads")
-    if not supports(qkv, num_heads, mutual=mutual):
+    if not supports(qkv, num_heads):
         raise ValueError(
-            f"qkv {tuple(qkv.shape)} {qkv.dtype} with {num_heads} heads: at most {MAX_TOKENS} tokens,"
-            f" {MAX_HEAD_CHANNELS} channels a head, float32, float16 or bfloat16"
+            f"qkv {tuple(qkv.shape)} {qkv.dtype} with {num_heads} heads: float32, float16 or bfloat16,"
+            f" and at most {MAX_HEAD_CHANNELS} channels a head"
         )
     tokens = qkv.shape[-2]
     if bias is not None and (mutual or bias.shape != (num_heads, tokens, tokens)):
@@ -136,20 +140,15 @@ def _attend(
     out, lse = _like_results(qkv, num_heads)
     queries, keys = _fit(FORWARD_QUERIES, sizes.length), _fit(FORWARD_KEYS, sizes.length)
     with torch.cuda.device_of(qkv):
-        packed = _pack(bias, sizes, queries, keys, FORWARD_WARPS, qkv.dtype, transposed=False)
-        grid = (_windows(qkv) * sizes.parts, triton.cdiv(sizes.length, queries), num_heads)
-        _forward_kernel[grid](
+        packed = _pack(bias, sizes, queries, keys, qkv.dtype, transposed=False)
+        _forward_kernel[_windows(qkv) * sizes.parts, triton.cdiv(sizes.length, queries), num_heads](
             qkv,
             packed,
             None if regions is None else regions.contiguous(),
             out,
             lse,
             *qkv.shape[1:4],
-            **sizes.constants(),
-            QUERIES=queries,
-            KEYS=keys,
-            WARPS=FORWARD_WARPS,
-            num_warps=FORWARD_WARPS,
+            **sizes.constants(queries, keys),
         )
     return out, lse
 
@@ -180,7 +179,12 @@ def _attend_backward(
     grad_qkv, delta = torch.empty_like(qkv), torch.empty_like(lse)
     grad_bias = _like_bias_gradient(qkv, num_heads, needs_bias)
     queries, keys = _fit(BACKWARD_QUERIES, sizes.length), _fit(BACKWARD_KEYS, sizes.length)
+    query_tiles, key_tiles = triton.cdiv(sizes.length, queries), triton.cdiv(sizes.length, keys)
+    fused = qkv.element_size() == 2 and sizes.dim <= FUSED_CHANNELS and sizes.length <= FUSED_TOKENS
+    constants = sizes.constants(queries, keys)
     with torch.cuda.device_of(qkv):
+        by_keys = _pack(bias, sizes, keys, queries, qkv.dtype, transposed=True)
+        by_queries = _pack(bias, sizes, queries, keys, qkv.dtype, transposed=False)
         _delta_kernel[windows, triton.cdiv(sizes.tokens, DELTA_TOKENS)](
             grad,
             out,
@@ -192,29 +196,20 @@ def _attend_backward(
             DIM_PAD=sizes.dim_pad,
             BLOCK=DELTA_TOKENS,
         )
-        _backward_kernel[windows * sizes.parts, num_heads](
-            qkv,
-            _pack(bias, sizes, keys, queries, BACKWARD_WARPS, qkv.dtype, transposed=True),
-            regions,
-            grad,
-            lse,
-            delta,
-            grad_qkv,
-            *qkv.shape[1:4],
-            **sizes.constants(),
-            QUERIES=queries,
-            KEYS=keys,
-            WARPS=BACKWARD_WARPS,
-            num_warps=BACKWARD_WARPS,
-        )
+        arguments = (regions, grad, lse, delta, grad_qkv, *qkv.shape[1:4])
+        units = windows * sizes.parts
+        if fused:
+            _fused_kernel[units, num_heads](qkv, by_keys, *arguments, **constants, maxnreg=REGISTERS)
+        else:
+            _keys_kernel[units, key_tiles, num_heads](qkv, by_keys, *arguments, **constants)
+            _queries_kernel[units, query_tiles, num_heads](qkv, by_queries, *arguments, **constants)
         if needs_bias:
-            queries, keys = _fit(BIAS_QUERIES, sizes.length), _fit(BIAS_KEYS, sizes.length)
-            tiles = triton.cdiv(sizes.length, queries) * triton.cdiv(sizes.length, keys)
+            tiles = query_tiles * key_tiles
             chunks = max(1, min(windows, triton.cdiv(BIAS_PROGRAMS, tiles * num_heads)))
             partial = grad_bias.new_empty(chunks, *grad_bias.shape)
             _bias_kernel[tiles, num_heads, chunks](
                 qkv,
-                _pack(bias, sizes, queries, keys, BIAS_WARPS, qkv.dtype, transposed=False),
+                by_queries,
                 regions,
                 grad,
                 lse,
@@ -222,11 +217,8 @@ def _attend_backward(
                 partial,
                 *qkv.shape[1:4],
                 windows,
-                **sizes.constants(),
-                QUERIES=queries,
-                KEYS=keys,
-                WARPS=BIAS_WARPS,
-                num_warps=BIAS_WARPS,
+                **constants,
+                maxnreg=REGISTERS,
             )
             torch.sum(partial, 0, out=grad_bias)
     return grad_qkv, grad_bias
@@ -293,16 +285,9 @@ def _fit(block: int, length: int) -> int:
 
 
 def _pack(
-    bias: Tensor | None,
-    sizes: _Sizes,
-    rows: int,
-    columns: int,
-    warps: int,
-    dtype: torch.dtype,
-    *,
-    transposed: bool,
+    bias: Tensor | None, sizes: _Sizes, rows: int, columns: int, dtype: torch.dtype, *, transposed: bool
 ) -> Tensor | None:
-    """The bias over the scale, in tiles as the threads of a kernel hold them; its transpose for columns of queries."""
+    """The bias over the scale, in tiles as the threads of a kernel hold them; its transpose for rows of keys."""
     if bias is None:
         return None
     tiles = triton.cdiv(sizes.length, rows), triton.cdiv(sizes.length, columns)
@@ -317,7 +302,7 @@ def _pack(
         TRANSPOSED=transposed,
         ROWS=rows,
         COLUMNS=columns,
-        WARPS=warps,
+        WARPS=WARPS,
     )
     return packed
 
@@ -382,10 +367,10 @@ def _pack_bias_kernel(
 ):
     """Write a tile of bias / SCALE in the order in which the threads of a kernel with WARPS warps hold an accumulator.
 
-    In an accumulator of the tensor cores a warp has 16 rows, and a thread has two columns of every 8, in two rows that are
-    8 apart. The order, from the outside in: layer of 16 * WARPS rows, 8 columns (16 of two-byte values), warp, row, pair
-    of columns, 8 columns within 16, upper or lower row, column. So a thread has 16 bytes, all threads side by side, and
-    the compiler finds that a tile is already where the product needs it. Any other order would work, more slowly.
+    In an accumulator of the tensor cores a warp has 16 rows, and a thread has two columns of every 8, in two rows that
+    are 8 apart. The order, from the outside in: layer of 16 * WARPS rows, 8 columns (16 of two-byte values), warp, row,
+    pair of columns, 8 columns within 16, upper or lower row, column. A thread has 16 bytes, all threads side by side,
+    and the compiler finds that a tile is already where the product needs it. Any other order would work, more slowly.
     """
     HALVES: tl.constexpr = 2 if packed.dtype.element_ty == tl.float16 else 1
     tile, head = tl.program_id(0), tl.program_id(1)
@@ -423,6 +408,36 @@ def _is_mixed(regions, LENGTH):
     return tl.max((region != tl.load(regions)).to(tl.int32), 0) > 0
 
 
+@triton.jit
+def _logits(
+    left,
+    right,
+    bias,
+    tile,
+    regions,
+    mixed,
+    row,
+    column,
+    LENGTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WARPS: tl.constexpr,
+    PENALTY: tl.constexpr,
+):
+    """Products of all rows of `left` with all of `right`, plus a tile of the bias, less what parts regions."""
+    if bias is not None:
+        logit = _load_bias(bias, tile, ROWS, COLUMNS, WARPS)
+    else:
+        logit = tl.zeros((ROWS, COLUMNS), tl.float32)
+    logit = tl.dot(left, tl.trans(right), logit, input_precision="ieee")
+    if regions is not None:
+        if mixed:
+            row_region = _load_vector(regions, row, 0, LENGTH, ROWS)
+            column_region = _load_vector(regions, column, 0, LENGTH, COLUMNS)
+            logit = tl.where(row_region[:, None] != column_region[None, :], logit - PENALTY, logit)
+    return logit
+
+
 @triton.jit(do_not_specialize=["depth", "height", "width"])
 def _forward_kernel(
     qkv,
@@ -455,32 +470,23 @@ def _forward_kernel(
     window, part = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
     block, head = tl.program_id(1), tl.program_id(2)
     query = block * QUERIES + tl.arange(0, QUERIES)
-    values_at = qkv + window.to(tl.int64) * (TOKENS * 3 * CHANNELS) + head * DIM
-    # In mutual attention the queries are those of the other frame.
-    queries_at = values_at + (PARTS - 1 - part) * (LENGTH * 3 * CHANNELS)
-    values_at += part * (LENGTH * 3 * CHANNELS)
-    q = _load_rows(queries_at, query, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
+    queries_at, keys_at, results_at, rows_at = _places(window, part, head, LENGTH, PARTS, HEADS, DIM)
+    values_at = keys_at + CHANNELS
+    q = _load_rows(qkv + queries_at, query, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
     if regions is not None:
         regions = _regions_of(regions, window, depth, height, width, TOKENS)
         mixed = _is_mixed(regions, LENGTH)
-        query_region = _load_vector(regions, query, 0, LENGTH, QUERIES)
+    else:
+        mixed = False
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     gathered = tl.zeros((QUERIES, DIM_PAD), tl.float32)
     for step in tl.range(TILES):
         key = step * KEYS + tl.arange(0, KEYS)
-        k = _load_rows(values_at + CHANNELS, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
-        v = _load_rows(values_at + 2 * CHANNELS, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
-        if bias is not None:
-            tile = (head * tl.cdiv(LENGTH, QUERIES) + block) * TILES + step
-            logit = _load_bias(bias, tile, QUERIES, KEYS, WARPS)
-        else:
-            logit = tl.zeros((QUERIES, KEYS), tl.float32)
-        logit = tl.dot(q, tl.trans(k), logit, input_precision="ieee")
-        if regions is not None:
-            if mixed:
-                apart = query_region[:, None] != _load_vector(regions, key, 0, LENGTH, KEYS)[None, :]
-                logit = tl.where(apart, logit - PENALTY, logit)
+        k = _load_rows(qkv + keys_at, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
+        v = _load_rows(qkv + values_at, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
+        tile = (head * tl.cdiv(LENGTH, QUERIES) + block) * TILES + step
+        logit = _logits(q, k, bias, tile, regions, mixed, query, key, LENGTH, QUERIES, KEYS, WARPS, PENALTY)
         if LENGTH % KEYS != 0:
             logit = tl.where(key[None, :] < LENGTH, logit, float("-inf"))
         higher = tl.maximum(highest, tl.max(logit, 1))
@@ -489,10 +495,9 @@ def _forward_kernel(
         total = total * shrink + tl.sum(weight, 1)
         gathered = tl.dot(weight.to(v.dtype), v, gathered * shrink[:, None], input_precision="ieee")
         highest = higher
-    out += window.to(tl.int64) * (TOKENS * CHANNELS) + part * (LENGTH * CHANNELS) + head * DIM
-    _store_rows(out, query, CHANNELS, gathered / total[:, None], LENGTH, DIM, DIM_PAD, QUERIES)
-    lse += (window.to(tl.int64) * HEADS + head) * TOKENS + part * LENGTH
-    tl.store(lse + query, highest * SCALE_LOG2E + tl.log2(total), mask=query < LENGTH)
+    gathered = gathered / total[:, None]
+    _store_rows(out + results_at, query, CHANNELS, gathered, LENGTH, DIM, DIM_PAD, QUERIES)
+    tl.store(lse + rows_at + query, highest * SCALE_LOG2E + tl.log2(total), mask=query < LENGTH)
 
 
 @triton.jit
@@ -521,8 +526,40 @@ def _delta_kernel(
     tl.store(delta + at, tl.sum(product, 2), mask=inside)
 
 
+@triton.jit
+def _places(window, part, head, LENGTH, PARTS, HEADS, DIM):
+    """Offsets of the queries and the keys in the packed projection, of the results, and of one value per token."""
+    window = window.to(tl.int64)
+    start = window * (PARTS * LENGTH * 3 * HEADS * DIM) + head * DIM
+    # In mutual attention the queries are those of the other frame.
+    queries_at = start + (PARTS - 1 - part) * (LENGTH * 3 * HEADS * DIM)
+    keys_at = start + part * (LENGTH * 3 * HEADS * DIM) + HEADS * DIM
+    results_at = (window * PARTS + part) * (LENGTH * HEADS * DIM) + head * DIM
+    rows_at = (window * HEADS + head) * (PARTS * LENGTH) + part * LENGTH
+    return queries_at, keys_at, results_at, rows_at
+
+
+@triton.jit
+def _through_weights(
+    logit,
+    row_lse,
+    grad_weight,
+    row_delta,
+    key,
+    SCALE_LOG2E: tl.constexpr,
+    LENGTH: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    """Weights, and gradients of the logits before scaling; all arguments broadcast."""
+    if LENGTH % KEYS != 0:
+        logit = tl.where(key < LENGTH, logit, float("-inf"))
+    # Of queries outside the window the sum of exponentials is infinite, so they weigh nothing.
+    weight = tl.exp2(logit * SCALE_LOG2E - row_lse)
+    return weight, weight * (grad_weight - row_delta)
+
+
 @triton.jit(do_not_specialize=["depth", "height", "width"])
-def _backward_kernel(
+def _fused_kernel(
     qkv,
     bias,
     regions,
@@ -556,23 +593,19 @@ def _backward_kernel(
     KEY_TILES: tl.constexpr = (LENGTH + KEYS - 1) // KEYS
     window, part = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
     head = tl.program_id(1)
-    start = window.to(tl.int64) * (TOKENS * 3 * CHANNELS) + head * DIM
-    queries_at = start + (PARTS - 1 - part) * (LENGTH * 3 * CHANNELS)
-    keys_at = start + part * (LENGTH * 3 * CHANNELS) + CHANNELS
+    queries_at, keys_at, grads_at, rows_at = _places(window, part, head, LENGTH, PARTS, HEADS, DIM)
     values_at = keys_at + CHANNELS
-    grad += window.to(tl.int64) * (TOKENS * CHANNELS) + part * (LENGTH * CHANNELS) + head * DIM
-    rows_at = (window.to(tl.int64) * HEADS + head) * TOKENS + part * LENGTH
-    lse += rows_at
-    delta += rows_at
     if regions is not None:
         regions = _regions_of(regions, window, depth, height, width, TOKENS)
         mixed = _is_mixed(regions, LENGTH)
+    else:
+        mixed = False
     qs, grads, grad_qs = (), (), ()
     for i in tl.static_range(QUERY_TILES):
         query = i * QUERIES + tl.arange(0, QUERIES)
         q = _load_rows(qkv + queries_at, query, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
         qs = qs + (q,)
-        grads = grads + (_load_rows(grad, query, CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES),)
+        grads = grads + (_load_rows(grad + grads_at, query, CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES),)
         grad_qs = grad_qs + (tl.zeros((QUERIES, DIM_PAD), tl.float32),)
     for step in tl.range(KEY_TILES, num_stages=1):
         key = step * KEYS + tl.arange(0, KEYS)
@@ -583,27 +616,25 @@ def _backward_kernel(
         new_grad_qs = ()
         for i in tl.static_range(QUERY_TILES):
             query = i * QUERIES + tl.arange(0, QUERIES)
-            if bias is not None:
-                tile = (head * KEY_TILES + step) * QUERY_TILES + i
-                logit = _load_bias(bias, tile, KEYS, QUERIES, WARPS)
-            else:
-                logit = tl.zeros((KEYS, QUERIES), tl.float32)
-            logit = tl.dot(k, tl.trans(qs[i]), logit, input_precision="ieee")
-            if regions is not None:
-                if mixed:
-                    key_region = _load_vector(regions, key, 0, LENGTH, KEYS)
-                    query_region = _load_vector(regions, query, 0, LENGTH, QUERIES)
-                    apart = key_region[:, None] != query_region[None, :]
-                    logit = tl.where(apart, logit - PENALTY, logit)
-            if LENGTH % KEYS != 0:
-                logit = tl.where(key[:, None] < LENGTH, logit, float("-inf"))
-            # Of queries outside the window the sum of exponentials is infinite, so they weigh nothing.
-            row_lse = _load_vector(lse, query, float("inf"), LENGTH, QUERIES)
-            weight = tl.exp2(logit * SCALE_LOG2E - row_lse[None, :])
-            grad_v = tl.dot(weight.to(v.dtype), grads[i], grad_v, input_precision="ieee")
+            tile = (head * KEY_TILES + step) * QUERY_TILES + i
+            logit = _logits(
+                k, qs[i], bias, tile, regions, mixed, key, query, LENGTH, KEYS, QUERIES, WARPS, PENALTY
+            )
             grad_weight = tl.dot(v, tl.trans(grads[i]), input_precision="ieee")
-            row_delta = _load_vector(delta, query, 0.0, LENGTH, QUERIES)
-            grad_logit = (weight * (grad_weight - row_delta[None, :])).to(k.dtype)
+            row_lse = _load_vector(lse + rows_at, query, float("inf"), LENGTH, QUERIES)
+            row_delta = _load_vector(delta + rows_at, query, 0.0, LENGTH, QUERIES)
+            weight, grad_logit = _through_weights(
+                logit,
+                row_lse[None, :],
+                grad_weight,
+                row_delta[None, :],
+                key[:, None],
+                SCALE_LOG2E,
+                LENGTH,
+                KEYS,
+            )
+            grad_logit = grad_logit.to(k.dtype)
+            grad_v = tl.dot(weight.to(v.dtype), grads[i], grad_v, input_precision="ieee")
             grad_k = tl.dot(grad_logit, qs[i], grad_k, input_precision="ieee")
             grad_q = tl.dot(tl.trans(grad_logit), k, grad_qs[i], input_precision="ieee")
             new_grad_qs = new_grad_qs + (grad_q,)
@@ -615,6 +646,125 @@ def _backward_kernel(
         _store_rows(
             grad_qkv + queries_at, query, 3 * CHANNELS, grad_qs[i] * SCALE, LENGTH, DIM, DIM_PAD, QUERIES
         )
+
+
+@triton.jit(do_not_specialize=["depth", "height", "width"])
+def _keys_kernel(
+    qkv,
+    bias,
+    regions,
+    grad,
+    lse,
+    delta,
+    grad_qkv,
+    depth,
+    height,
+    width,
+    LENGTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    DIM_PAD: tl.constexpr,
+    SCALE: tl.constexpr,
+    SCALE_LOG2E: tl.constexpr,
+    PENALTY: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    WARPS: tl.constexpr,
+):
+    """Gradients of KEYS keys and their values, for one head of one window, or of one of its frames."""
+    TOKENS: tl.constexpr = LENGTH * PARTS
+    CHANNELS: tl.constexpr = HEADS * DIM
+    QUERY_TILES: tl.constexpr = (LENGTH + QUERIES - 1) // QUERIES
+    KEY_TILES: tl.constexpr = (LENGTH + KEYS - 1) // KEYS
+    window, part = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
+    block, head = tl.program_id(1), tl.program_id(2)
+    queries_at, keys_at, grads_at, rows_at = _places(window, part, head, LENGTH, PARTS, HEADS, DIM)
+    values_at = keys_at + CHANNELS
+    if regions is not None:
+        regions = _regions_of(regions, window, depth, height, width, TOKENS)
+        mixed = _is_mixed(regions, LENGTH)
+    else:
+        mixed = False
+    key = block * KEYS + tl.arange(0, KEYS)
+    k = _load_rows(qkv + keys_at, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
+    v = _load_rows(qkv + values_at, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
+    grad_k = tl.zeros((KEYS, DIM_PAD), tl.float32)
+    grad_v = tl.zeros((KEYS, DIM_PAD), tl.float32)
+    for step in tl.range(QUERY_TILES):
+        query = step * QUERIES + tl.arange(0, QUERIES)
+        q = _load_rows(qkv + queries_at, query, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
+        grad_out = _load_rows(grad + grads_at, query, CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
+        tile = (head * KEY_TILES + block) * QUERY_TILES + step
+        logit = _logits(k, q, bias, tile, regions, mixed, key, query, LENGTH, KEYS, QUERIES, WARPS, PENALTY)
+        grad_weight = tl.dot(v, tl.trans(grad_out), input_precision="ieee")
+        row_lse = _load_vector(lse + rows_at, query, float("inf"), LENGTH, QUERIES)
+        row_delta = _load_vector(delta + rows_at, query, 0.0, LENGTH, QUERIES)
+        weight, grad_logit = _through_weights(
+            logit, row_lse[None, :], grad_weight, row_delta[None, :], key[:, None], SCALE_LOG2E, LENGTH, KEYS
+        )
+        grad_v = tl.dot(weight.to(v.dtype), grad_out, grad_v, input_precision="ieee")
+        grad_k = tl.dot(grad_logit.to(k.dtype), q, grad_k, input_precision="ieee")
+    _store_rows(grad_qkv + keys_at, key, 3 * CHANNELS, grad_k * SCALE, LENGTH, DIM, DIM_PAD, KEYS)
+    _store_rows(grad_qkv + values_at, key, 3 * CHANNELS, grad_v, LENGTH, DIM, DIM_PAD, KEYS)
+
+
+@triton.jit(do_not_specialize=["depth", "height", "width"])
+def _queries_kernel(
+    qkv,
+    bias,
+    regions,
+    grad,
+    lse,
+    delta,
+    grad_qkv,
+    depth,
+    height,
+    width,
+    LENGTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    DIM_PAD: tl.constexpr,
+    SCALE: tl.constexpr,
+    SCALE_LOG2E: tl.constexpr,
+    PENALTY: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    WARPS: tl.constexpr,
+):
+    """Gradients of QUERIES queries, for one head of one window, or of one of its frames."""
+    TOKENS: tl.constexpr = LENGTH * PARTS
+    CHANNELS: tl.constexpr = HEADS * DIM
+    QUERY_TILES: tl.constexpr = (LENGTH + QUERIES - 1) // QUERIES
+    KEY_TILES: tl.constexpr = (LENGTH + KEYS - 1) // KEYS
+    window, part = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS
+    block, head = tl.program_id(1), tl.program_id(2)
+    queries_at, keys_at, grads_at, rows_at = _places(window, part, head, LENGTH, PARTS, HEADS, DIM)
+    values_at = keys_at + CHANNELS
+    if regions is not None:
+        regions = _regions_of(regions, window, depth, height, width, TOKENS)
+        mixed = _is_mixed(regions, LENGTH)
+    else:
+        mixed = False
+    query = block * QUERIES + tl.arange(0, QUERIES)
+    q = _load_rows(qkv + queries_at, query, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
+    grad_out = _load_rows(grad + grads_at, query, CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
+    row_lse = _load_vector(lse + rows_at, query, float("inf"), LENGTH, QUERIES)
+    row_delta = _load_vector(delta + rows_at, query, 0.0, LENGTH, QUERIES)
+    grad_q = tl.zeros((QUERIES, DIM_PAD), tl.float32)
+    for step in tl.range(KEY_TILES):
+        key = step * KEYS + tl.arange(0, KEYS)
+        k = _load_rows(qkv + keys_at, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
+        v = _load_rows(qkv + values_at, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
+        tile = (head * QUERY_TILES + block) * KEY_TILES + step
+        logit = _logits(q, k, bias, tile, regions, mixed, query, key, LENGTH, QUERIES, KEYS, WARPS, PENALTY)
+        grad_weight = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
+        _, grad_logit = _through_weights(
+            logit, row_lse[:, None], grad_weight, row_delta[:, None], key[None, :], SCALE_LOG2E, LENGTH, KEYS
+        )
+        grad_q = tl.dot(grad_logit.to(k.dtype), k, grad_q, input_precision="ieee")
+    _store_rows(grad_qkv + queries_at, query, 3 * CHANNELS, grad_q * SCALE, LENGTH, DIM, DIM_PAD, QUERIES)
 
 
 @triton.jit(do_not_specialize=["depth", "height", "width", "windows"])
@@ -657,13 +807,13 @@ def _bias_kernel(
     grad_bias = tl.zeros((QUERIES, KEYS), tl.float32)
     first, end = (chunk * windows // chunks).to(tl.int32), ((chunk + 1) * windows // chunks).to(tl.int32)
     for window in tl.range(first, end):
-        at = qkv + tl.cast(window, tl.int64) * (LENGTH * 3 * CHANNELS) + head * DIM
-        q = _load_rows(at, query, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
-        k = _load_rows(at + CHANNELS, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
-        v = _load_rows(at + 2 * CHANNELS, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
-        at = grad + tl.cast(window, tl.int64) * (LENGTH * CHANNELS) + head * DIM
-        grad_out = _load_rows(at, query, CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
-        rows_at = (tl.cast(window, tl.int64) * HEADS + head) * LENGTH
+        queries_at, keys_at, grads_at, rows_at = _places(
+            tl.cast(window, tl.int32), 0, head, LENGTH, PARTS, HEADS, DIM
+        )
+        q = _load_rows(qkv + queries_at, query, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
+        k = _load_rows(qkv + keys_at, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
+        v = _load_rows(qkv + keys_at + CHANNELS, key, 3 * CHANNELS, LENGTH, DIM, DIM_PAD, KEYS)
+        grad_out = _load_rows(grad + grads_at, query, CHANNELS, LENGTH, DIM, DIM_PAD, QUERIES)
         row_lse = _load_vector(lse + rows_at, query, float("inf"), LENGTH, QUERIES)
         row_delta = _load_vector(delta + rows_at, query, 0.0, LENGTH, QUERIES)
         logit = tl.dot(q, tl.trans(k), start_logit, input_precision="ieee")
@@ -672,8 +822,10 @@ def _bias_kernel(
             query_region = _load_vector(of_window, query, 0, LENGTH, QUERIES)
             key_region = _load_vector(of_window, key, 0, LENGTH, KEYS)
             logit = tl.where(query_region[:, None] != key_region[None, :], logit - PENALTY, logit)
-        weight = tl.exp2(logit * SCALE_LOG2E - row_lse[:, None])
         grad_weight = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
-        grad_bias += weight * (grad_weight - row_delta[:, None])
+        _, grad_logit = _through_weights(
+            logit, row_lse[:, None], grad_weight, row_delta[:, None], key[None, :], SCALE_LOG2E, LENGTH, KEYS
+        )
+        grad_bias += grad_logit
     at = (chunk * HEADS + head) * (LENGTH * LENGTH) + query[:, None] * LENGTH + key[None, :]
     tl.store(partial + at, grad_bias, mask=(query[:, None] < LENGTH) & (key[None, :] < LENGTH))

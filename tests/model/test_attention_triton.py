@@ -34,7 +34,7 @@ def plain_attention(
     qkv: Tensor, bias: Tensor | None, regions: Tensor | None, num_heads: int, *, mutual: bool
 ) -> Tensor:
     """Softmax attention with explicit scores and a mask for every window."""
-    batch, depth, height, width, tokens, _ = qkv.shape
+    _, depth, height, width, tokens, _ = qkv.shape
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(5, 0, 1, 2, 3, 6, 4, 7)
     mask = qkv.new_zeros(depth, height, width, tokens, tokens)
     if regions is not None:
@@ -138,7 +138,14 @@ def test_float32_agrees_with_plain_attention_in_float64(case, with_regions):
     ids=str,
 )
 @pytest.mark.parametrize(
-    "case", ["all eight patterns", "several tiles with a rest", "whole tiles", "mutual, whole tiles"]
+    "case",
+    [
+        "all eight patterns",
+        "several tiles with a rest",
+        "whole tiles",
+        "mutual, whole tiles",
+        "mutual, several tiles with a rest",
+    ],
 )
 def test_half_precision_agrees_within_its_rounding(case, dtype):
     from model.attention_triton import window_attention
@@ -238,7 +245,6 @@ def test_compiles_without_a_graph_break_and_recomputes_in_a_checkpoint():
     ("change", "message"),
     [
         ({"qkv": torch.zeros(1, 1, 1, 1, 8, 48, dtype=torch.float64)}, "float64"),
-        ({"qkv": torch.zeros(1, 1, 1, 1, 513, 48)}, "at most 512 tokens"),
         ({"qkv": torch.zeros(1, 1, 1, 1, 8, 3 * 65)}, "64 channels a head"),
         ({"qkv": torch.zeros(1, 1, 1, 8, 48)}, "is not"),
         ({"qkv": torch.zeros(1, 1, 1, 1, 7, 48), "bias": None, "mutual": True}, "is not"),
@@ -261,7 +267,9 @@ def test_refuses_what_the_kernels_cannot_take(change, message):
         window_attention(**arguments | change)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+@pytest.mark.skipif(
+    INTERPRETED or torch.cuda.is_available(), reason="the others run here, on CUDA or interpreted"
+)
 def test_all_of_this_holds_in_the_interpreter(tmp_path):
     if importlib.util.find_spec("triton.runtime.interpreter") is None:
         pytest.skip("this triton has no interpreter")
