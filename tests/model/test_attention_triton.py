@@ -108,8 +108,10 @@ CASES = {
 
 
 @needs_device
-@pytest.mark.parametrize("with_regions", [False, True], ids=["one region", "regions"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "with_regions"),
+    [*((case, True) for case in CASES), ("whole tiles", False), ("mutual, whole tiles", False)],
+)
 def test_float32_agrees_with_plain_attention_in_float64(case, with_regions):
     from model.attention_triton import window_attention
 
