@@ -70,11 +70,11 @@ class FlowGuidedDeformConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.conv_offset = nn.Sequential(
             nn.Conv2d((1 + neighbours) * channels + 2 * neighbours, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, 27 * groups, 3, padding=1),
         )
         bound = (9 * channels) ** -0.5
