@@ -4,7 +4,7 @@ python benchmarks/window_attention.py [--seconds 20] [--kernels] [--sweep]
 
 Shapes are those of the network on clips of 6x192x192 and 5x256x256, in bfloat16. Forward alone, and forward with
 backward, gradient of the bias included. Times are medians by CUDA events, compilation apart; memory is the peak over
-the inputs. After --seconds no other case is begun; most of the time goes into compiling, which is kept for a second run.
+the inputs. After --seconds no other case is begun; most of the time is compiling, whose results a second run finds.
 
 - *explicit*: q k^T, scaled, plus bias, plus a mask for every window; softmax; times v.
 - *fused by PyTorch*: scaled_dot_product_attention, with the sum of bias and masks for every window as its mask.

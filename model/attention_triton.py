@@ -25,6 +25,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from model.window_attention import MASKED_LOGIT
 
 MAX_HEAD_CHANNELS = 64
 
@@ -38,8 +41,6 @@ REGISTERS = 168
 BIAS_PROGRAMS = 1056
 """About how many programs share the gradient of the bias: a few for each multiprocessor of a large GPU."""
 DELTA_TOKENS = 32
-
-_MASKED_LOGIT = 100.0  # subtracted from the logits of pairs from different regions
 
 
 class _Sizes(NamedTuple):
@@ -72,7 +73,7 @@ class _Sizes(NamedTuple):
             # Logits are kept as q.k plus bias over scale until the exponential, which is one of base 2.
             "SCALE": self.scale,
             "SCALE_LOG2E": self.scale * math.log2(math.e),
-            "PENALTY": _MASKED_LOGIT / self.scale,
+            "PENALTY": -MASKED_LOGIT / self.scale,
             "QUERIES": queries,
             "KEYS": keys,
             "WARPS": WARPS,
@@ -130,7 +131,7 @@ def window_attention(
     return out
 
 
-@torch.library.custom_op("spk::window_attention", mutates_args=())
+@torch.library.custom_op("spk::window_attention_triton", mutates_args=())
 def _attend(
     qkv: Tensor, bias: Tensor | None, regions: Tensor | None, num_heads: int, mutual: bool
 ) -> tuple[Tensor, Tensor]:
@@ -160,7 +161,7 @@ def _(
     return _like_results(qkv, num_heads)
 
 
-@torch.library.custom_op("spk::window_attention_backward", mutates_args=())
+@torch.library.custom_op("spk::window_attention_triton_backward", mutates_args=())
 def _attend_backward(
     grad: Tensor,
     qkv: Tensor,
@@ -255,6 +256,35 @@ def _differentiate(ctx, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)
+
+
+def _products(qkv_shape: torch.Size, mutual: bool, count: int) -> int:
+    """Floating-point operations of `count` products of the size of q k^T."""
+    *windows, tokens, channels = qkv_shape
+    return 2 * count * math.prod(windows) * tokens * (tokens // 2 if mutual else tokens) * (channels // 3)
+
+
+@register_flop_formula(torch.ops.spk.window_attention_triton)
+def _(qkv_shape, bias, regions, num_heads, mutual, *, out_shape=None, **_kwargs) -> int:
+    return _products(qkv_shape, mutual, 2)
+
+
+@register_flop_formula(torch.ops.spk.window_attention_triton_backward)
+def _(
+    grad_shape,
+    qkv_shape,
+    out,
+    lse,
+    bias,
+    regions,
+    num_heads,
+    mutual,
+    needs_bias,
+    *,
+    out_shape=None,
+    **_kwargs,
+):
+    return _products(qkv_shape, mutual, 5)
 
 
 def _sizes(qkv: Tensor, num_heads: int, mutual: bool) -> _Sizes:

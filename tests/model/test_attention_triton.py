@@ -243,6 +243,22 @@ def test_compiles_without_a_graph_break_and_recomputes_in_a_checkpoint():
             torch.testing.assert_close(value, known)
 
 
+@needs_device
+@pytest.mark.parametrize("mutual", [False, True], ids=["self", "mutual"])
+def test_counts_two_products_forward_and_five_backward(mutual):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from model.attention_triton import window_attention
+
+    qkv, _, _ = make_inputs((1, 1, 1, 3), 8, 2, 16, torch.float32, bias=False, regions=False)
+    product = 2 * 3 * 2 * 16 * (2 * 4 * 4 if mutual else 8 * 8)
+    with FlopCounterMode(display=False) as counter:
+        out = window_attention(qkv.requires_grad_(), None, None, 2, mutual=mutual)
+        assert counter.get_total_flops() == 2 * product
+        out.sum().backward()
+    assert counter.get_total_flops() == 7 * product
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
