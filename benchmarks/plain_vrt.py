@@ -36,14 +36,20 @@ KEPT_MLPS = frozenset({1, 2, 3, 4, 5, 9})
 
 
 def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-    """The modulated 3x3 deformable convolution with padding 1; `model.deform.deform_conv2d` has the conventions."""
-    if _torchvision_deform_conv2d is None:
-        return gathered_deform_conv2d(x, offset, weight, bias, mask)
-    return _torchvision_deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
+    """The modulated 3x3 deformable convolution with padding 1, in float32 or wider, as torchvision's does on CUDA.
+
+    `gathered_deform_conv2d` tells the arguments.
+    """
+    kind = torch.promote_types(offset.dtype, torch.float32)
+    x, offset, weight, bias, mask = (part.to(kind) for part in (x, offset, weight, bias, mask))
+    with torch.autocast(x.device.type, enabled=False):
+        if _torchvision_deform_conv2d is None:
+            return gathered_deform_conv2d(x, offset, weight, bias, mask)
+        return _torchvision_deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
 
 
 def gathered_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-    """The same in plain PyTorch: four gathers, a weighted sum, a matrix product; in float32 or wider.
+    """The same in plain PyTorch: four gathers, a weighted sum, a matrix product.
 
     Args:
         x: (B, C, H, W).
@@ -52,8 +58,6 @@ def gathered_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, bias: Tens
         bias: (O,).
         mask: (B, OG * 9, H, W).
     """
-    kind = torch.promote_types(offset.dtype, torch.float32)
-    x, offset, mask = x.to(kind), offset.to(kind), mask.to(kind)
     batch, channels, height, width = x.shape
     offset_groups = offset.shape[1] // 18
     offset = offset.view(batch, offset_groups, 9, 2, height, width)
@@ -76,8 +80,8 @@ def gathered_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, bias: Tens
 
     groups = channels // weight.shape[1]
     columns = samples.reshape(batch, groups, weight.shape[1] * 9, height * width)
-    out = weight.to(kind).view(groups, weight.shape[0] // groups, -1) @ columns
-    return out.view(batch, -1, height, width) + bias.to(kind).view(-1, 1, 1)
+    out = weight.view(groups, weight.shape[0] // groups, -1) @ columns
+    return out.view(batch, -1, height, width) + bias.view(-1, 1, 1)
 
 
 def flow_warp(x: Tensor, flow: Tensor, mode: str = "bilinear", padding_mode: str = "zeros") -> Tensor:
