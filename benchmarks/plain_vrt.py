@@ -168,8 +168,9 @@ class PlainSpyNet(nn.Module):
                 out = F.interpolate(
                     flow, size=(height // scale, width // scale), mode="bilinear", align_corners=False
                 )
-                factors = (width // scale) / (size[1] // scale), (height // scale) / (size[0] // scale)
-                flows.insert(0, out * out.new_tensor(factors).view(1, 2, 1, 1))
+                out[:, 0] *= (width // scale) / (size[1] // scale)
+                out[:, 1] *= (height // scale) / (size[0] // scale)
+                flows.insert(0, out)
         return flows
 
     def _pyramid(self, frames: Tensor, size: tuple[int, int]) -> list[Tensor]:
