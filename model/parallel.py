@@ -1,6 +1,7 @@
 """Where a network runs: device, precision, compilation, and one process or several under torchrun."""
 
 import contextlib
+import inspect
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -16,6 +17,12 @@ from pipeline.errors import ConfigError
 
 _GRAPHS = 64
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# The second name is that of torch before 2.13.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +86,12 @@ class Parallel:
         if self.world == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            network,
+            device_ids=ids,
+            gradient_as_bucket_view=True,
+            **{_SYNC_BUFFERS: False},  # they are constants, and too many to be sent around in every step
+        )
 
     def eager(self) -> contextlib.AbstractContextManager[object]:
         """The context of forward passes that are not compiled: those outside of training, of many sizes."""

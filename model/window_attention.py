@@ -1,10 +1,12 @@
 """Attention within windows whose scores never leave the cache.
 
 The scores of a video are its largest tensors by far: 384 of them for every token and head. They are made for a few
-windows at a time, forward and again in backward, so that neither the memory nor its bus sees them.
+windows at a time, forward and again in backward, so that neither the memory nor its bus sees them. On CUDA that is done
+by the kernels of `attention_triton`.
 """
 
 import functools
+import importlib.util
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,6 +17,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 MASKED_LOGIT = -100.0  # not -inf: published weights were trained with it
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 # Scores made at once: 1.6 MB stays in the second-level cache of a CPU core, 1 GB fills a GPU.
 _CPU_SCORES = 400_000
@@ -41,6 +45,12 @@ def window_attention(
     """
     if mutual and bias is not None:
         raise ValueError("mutual attention takes no bias")
+    if qkv.is_cuda and _HAS_TRITON:
+        from model import attention_triton
+
+        if attention_triton.supports(qkv, num_heads):
+            bias = None if bias is None else bias.float()
+            return attention_triton.window_attention(qkv, bias, regions, num_heads, mutual=mutual)
     return _attend(qkv.contiguous(), bias, regions, num_heads, mutual)
 
 
