@@ -208,7 +208,7 @@ class Stage(nn.Module):
         x = torch.cat((x, after.permute(0, 1, 3, 4, 2), before.permute(0, 1, 3, 4, 2)), dim=-1)
         return run(self.pa_fuse, x).permute(0, 4, 1, 2, 3)
 
-    def _align(self, x: Tensor, flows: Flows | None, run: Run) -> tuple[Tensor, Tensor]:
+    def _align(self, x: Tensor, flows: Flows | None, run: Run = keep) -> tuple[Tensor, Tensor]:
         """The next and the previous frames aligned to each frame of x (B, T, C, H, W); zeros where there is none.
 
         All frames and both directions go through one batched convolution.
