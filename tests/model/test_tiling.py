@@ -1,13 +1,14 @@
 """Tiled and streamed restoration equals restoration of the whole, and fits the memory there is."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from model.tiling import Tiling, blending_weights, cut, restore_tiled
+from model.tiling import Tiling, cut, fades, restore_tiled
 
 
 def pixelwise(blurry: Tensor, voxels: Tensor | None) -> Tensor:
@@ -55,10 +56,10 @@ def test_pieces_cover_everything_in_order_and_overlap_enough(length, piece, over
     assert spans[0][0] == 0 and spans[-1][1] == length
     assert all(start % unit == 0 and stop - start <= piece for start, stop in spans)
     assert all(a[1] - b[0] >= overlap and a[0] < b[0] for a, b in itertools.pairwise(spans))
-    total = torch.zeros(length, dtype=torch.float64)
-    for (start, stop), weight in zip(spans, blending_weights(spans, overlap), strict=True):
-        assert (weight >= 0).all()
-        total[start:stop] += weight
+    total = torch.zeros(length)
+    for (start, stop), fade in zip(spans, fades(spans, overlap), strict=True):
+        assert ((fade >= 0) & (fade <= 1)).all()
+        total[start:stop].lerp_(torch.ones(stop - start), fade)
     assert (total == 1).all()
 
 
@@ -73,12 +74,37 @@ def test_known_cut():
 
 
 def test_outer_quarters_of_an_overlap_have_no_weight_and_the_fade_is_smooth():
-    left, right = blending_weights([(0, 32), (16, 48)], overlap=16)
-    assert (left[-4:] == 0).all() and (right[:4] == 0).all()
-    fade = left[16:32]
-    assert fade[:4].tolist() == [1] * 4
-    assert fade.diff().abs().max() < 0.25
-    assert torch.equal(fade + right[:16], torch.ones(16, dtype=torch.float64))
+    first, second = fades([(0, 32), (16, 48)], overlap=16)
+    assert (first == 1).all() and (second[12:] == 1).all() and (second[:4] == 0).all()
+    assert 0 < second[:16].diff().max() < 0.25
+    # What the second takes from one side of the middle it leaves to the other.
+    torch.testing.assert_close(second[:16] + second[:16].flip(0), torch.ones(16))
+
+
+def test_an_overlap_larger_than_asked_for_keeps_the_fade_in_its_middle():
+    _, second = fades([(0, 32), (8, 40)], overlap=8)
+    assert (second[:10] == 0).all() and (second[14:] == 1).all() and (second[10:14] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "scale", "unit"),
+    [
+        (None, 32, 1, 64),
+        (256, 64, 1, 64),
+        (256, 32, 3, 192),
+        (128, 64, 1, 64),
+        (128, 64, 3, 48),
+        (64, 32, 2, 32),
+        (24, 8, 1, 16),
+        (16, 8, 1, 8),
+    ],
+)
+def test_tiles_start_where_attention_windows_do_if_their_overlap_allows_it(tile, overlap, scale, unit):
+    assert Tiling(tile=tile, overlap=overlap).unit(scale) == unit
+    assert Tiling(tile=tile, overlap=overlap, grid=8).unit(scale) == math.lcm(8, scale)
+    for length in (100, 720, 1283):
+        spans = cut(length, tile or length, overlap, unit)
+        assert all(start % unit == 0 for start, _ in spans)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +112,7 @@ def test_outer_quarters_of_an_overlap_have_no_weight_and_the_fade_is_smooth():
 )
 def test_a_pixelwise_network_gives_exactly_the_same_bits(tiling):
     blurry = frames()
-    expected = pixelwise(blurry[None], None)[0].double()
+    expected = pixelwise(blurry[None], None)[0]
     assert torch.equal(stacked(pixelwise, blurry, None, tiling), expected)
 
 
@@ -101,7 +127,7 @@ def test_each_tile_gets_the_spikes_beneath_it():
     restored = stacked(
         network, blurry, counts.numpy(), Tiling(tile=48, overlap=16, num_frames=3, overlap_frames=1), scale=3
     )
-    assert torch.equal(restored, network(blurry[None], counts[None])[0].double())
+    assert torch.equal(restored, network(blurry[None], counts[None])[0])
 
 
 def test_a_small_network_does_not_notice_the_cuts():
@@ -171,7 +197,7 @@ def test_out_of_memory_halves_the_tiles_and_keeps_them_small(caplog):
 
     blurry = frames(n=8, height=160, width=256)
     tiling = Tiling(overlap=16, num_frames=4, overlap_frames=0)
-    assert torch.equal(stacked(hungry, blurry, None, tiling), pixelwise(blurry[None], None)[0].double())
+    assert torch.equal(stacked(hungry, blurry, None, tiling), pixelwise(blurry[None], None)[0])
     assert sizes[:2] == [256, 128]
     assert set(sizes[2:]) <= {64}
     assert "going on with 64" in caplog.text
@@ -194,6 +220,8 @@ def test_out_of_memory_at_the_smallest_tile_is_an_error():
         {"overlap": -1},
         {"num_frames": 0},
         {"num_frames": 3, "overlap_frames": 2},
+        {"grid": 4},
+        {"grid": 48},
     ],
 )
 def test_refuses_tilings_that_cannot_work(settings):
@@ -204,7 +232,7 @@ def test_refuses_tilings_that_cannot_work(settings):
 def test_refuses_spikes_of_another_size_and_tiles_off_the_scale():
     with pytest.raises(ValueError, match="do not fit"):
         stacked(pixelwise, frames(), torch.zeros(7, 2, 35, 28), Tiling(), scale=2)
-    with pytest.raises(ValueError, match="multiples of 24"):
+    with pytest.raises(ValueError, match="tile 32 is not a multiple of scale 3"):
         stacked(pixelwise, frames(width=57), torch.zeros(7, 2, 24, 19), Tiling(tile=32, overlap=8), scale=3)
 
 
