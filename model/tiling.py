@@ -134,8 +134,8 @@ def restore_tiled(
     """Restore a sequence and yield its frames in order, each (3, H, W) on `device`, in the type that `restore` gives.
 
     Only one clip is in memory at a time, its inputs only a tile or two. The next tile is read while one is restored,
-    and nothing waits for a CUDA device but the consumer of the frames. When a CUDA device runs out of memory the tiles are halved from there on, and
-    the clip is begun again.
+    and nothing waits for a CUDA device but the consumer of the frames. When a CUDA device runs out of memory the tiles
+    are halved from there on, and the clip is begun again.
 
     Args:
         restore: takes what `blurry` and `voxels` hold, in their types.
