@@ -1,6 +1,6 @@
 """What cutting a smooth sequence into tiles and clips changes in its restoration.
 
-python benchmarks/seams.py [--quick] [--picture FILE.png]
+python benchmarks/seams.py [--depth N] [--gains G ...] [--picture FILE.png]
 
 The network is `SpikeVRT` with the windows, scales and depths of the reference model, 16 channels wide, and random
 weights: those of a linear map have a standard deviation of `gain` / sqrt(inputs). With a gain of 1 every layer passes
@@ -13,7 +13,6 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from model.network import NetworkConfig, SpikeVRT, build_network
-from model.tiling import GRID, Tiling, cut, restore_tiled
+from model.tiling import Tiling, cut, restore_tiled
 from pipeline.images import write_png
 
-NUM_BINS, FRAMES, SIZE = 8, 3, (64, 600)
+NUM_BINS, FRAMES, SIZE = 8, 2, (64, 600)
 GAINS = (0.1, 0.5, 0.7, 1.0)
-TILES = ((256, 0), (256, 32), (256, 64), (256, 128), (384, 128), (384, 192))
+TILES = ((256, 0, 8), (256, 32, 8), (256, 32, 64), (256, 64, 64), (256, 128, 64), (384, 192, 64))
+"""Tile, overlap, and what the starts are multiples of."""
 CLIPS = ((4, 0), (4, 2), (8, 4))
 
 
@@ -99,7 +99,7 @@ def differences(depth: int, gains: Sequence[float]) -> tuple[dict[str, list[str]
         network = random_network(gain, depth)
         whole = streamed(network, blurry, voxels, Tiling(num_frames=FRAMES, overlap_frames=0))
         images = []
-        for (tile, overlap), grid in product(TILES, (GRID, Tiling().grid)):
+        for tile, overlap, grid in TILES:
             cuts = Tiling(tile=tile, overlap=overlap, num_frames=FRAMES, overlap_frames=0, grid=grid)
             change = 255 * (streamed(network, blurry, voxels, cuts) - whole).abs()
             name = f"tiles of {tile}, overlap {overlap}, starts at multiples of {grid} | {cost(cuts):.2f}"
@@ -117,15 +117,15 @@ def differences(depth: int, gains: Sequence[float]) -> tuple[dict[str, list[str]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="depth 2 instead of 8, one gain")
+    parser.add_argument("--depth", type=int, default=8, help="blocks of a stage")
+    parser.add_argument("--gains", type=float, nargs="+", default=GAINS)
     parser.add_argument(
         "--picture", type=Path, help="difference images of the last gain, one below the other"
     )
     arguments = parser.parse_args()
-    gains = GAINS[-1:] if arguments.quick else GAINS
-    rows, images = differences(2 if arguments.quick else 8, gains)
-    heads = " | ".join(f"gain {gain}" for gain in gains)
-    sys.stdout.write(f"| cut | cost | {heads} |\n| --- {'| ---: ' * (1 + len(gains))}|\n")
+    rows, images = differences(arguments.depth, arguments.gains)
+    heads = " | ".join(f"gain {gain}" for gain in arguments.gains)
+    sys.stdout.write(f"| cut | cost | {heads} |\n| --- {'| ---: ' * (1 + len(arguments.gains))}|\n")
     for name, cells in rows.items():
         sys.stdout.write(f"| {name} | {' | '.join(cells)} |\n")
     if arguments.picture:

@@ -44,7 +44,7 @@ class Tiling:
 
     Attributes:
         tile: side of a square tile in RGB pixels, a multiple of 8 and of the scale; None takes whole frames.
-        overlap: RGB pixels that neighbouring tiles share, at most half a tile.
+        overlap: RGB pixels that neighbouring tiles share at least, at most half a tile.
         num_frames: frames of a clip.
         overlap_frames: frames that neighbouring clips share, at most half a clip.
         grid: tiles start at multiples of this many RGB pixels where their overlap allows it, so that the attention

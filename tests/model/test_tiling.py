@@ -2,12 +2,14 @@
 
 import itertools
 import math
+import threading
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from model.network import NetworkConfig, SpikeVRT, build_network
 from model.tiling import Tiling, cut, fades, restore_tiled
 
 
@@ -238,3 +240,113 @@ def test_refuses_spikes_of_another_size_and_tiles_off_the_scale():
 
 def test_an_empty_sequence_restores_to_nothing():
     assert list(restore_tiled(pixelwise, frames(n=0), None, Tiling())) == []
+
+
+def smooth(channels: int, num_frames: int, height: int, width: int) -> Tensor:
+    """(T, C, H, W) waves about as long as two windows of the network, moving by a pixel a frame."""
+    time, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in (num_frames, height, width)), indexing="ij")
+    waves = [((x - time) / (20 + 3 * c)).sin() * ((y + time) / (17 + 2 * c)).cos() for c in range(channels)]
+    return 0.5 + 0.3 * torch.stack(waves, dim=1)
+
+
+def random_network(channels: int, depth: int, gain: float) -> SpikeVRT:
+    """With the windows and scales of the reference model, and a flow of about half a pixel.
+
+    Neighbours are sampled at whole pixels: near an integer the least change of a flow would move a sample by one.
+    """
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        embed_dims=(channels,) * 8,
+        depths=(depth,) * 8,
+        num_heads=(2,) * 8,
+        indep_reconsts=(),
+        deformable_groups=2,
+        spike_channels=(8,) * 4,
+    )
+    network = build_network(config, num_bins=2).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=gain * module.in_features**-0.5)
+        if hasattr(module, "conv_offset"):
+            nn.init.normal_(module.conv_offset[-1].weight, std=0.02)
+    for level in network.spynet.basic_module:
+        nn.init.zeros_(level.basic_module[-1].bias)
+        level.basic_module[-1].weight.data.mul_(0.05)
+    nn.init.constant_(network.spynet.basic_module[2].basic_module[-1].bias, 0.06)
+    nn.init.normal_(network.conv_last.weight, std=0.02)
+    return network
+
+
+def test_seams_of_the_real_network_are_below_half_a_grey_level_on_a_smooth_scene():
+    """With the default overlap, where the network changes the frames by more than ten grey levels.
+
+    Tiles that start off the grid of its windows, which then hold other pixels, do show.
+    """
+    network = random_network(channels=16, depth=2, gain=0.75)
+    blurry, voxels = smooth(3, 2, 64, 400), smooth(2, 2, 64, 400)
+    whole = stacked(network, blurry, voxels, Tiling(num_frames=2, overlap_frames=0))
+    scale = 0.05 / (whole - blurry).std()
+    assert 255 * scale * (whole - blurry).abs().max() > 10
+
+    def difference(**settings: int) -> float:
+        tiling = Tiling(tile=256, num_frames=2, overlap_frames=0, **settings)
+        tiled = stacked(network, blurry, voxels, tiling)
+        return (255 * scale * (tiled - whole)).abs().max().item()
+
+    assert difference() < 0.5
+    assert difference(grid=8) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "height", "width"), [(1, 9, 7), (2, 65, 33), (5, 30, 64), (6, 17, 101), (8, 48, 40)]
+)
+def test_takes_any_number_of_frames_of_any_size(tiny, num_frames, height, width):
+    torch.manual_seed(0)
+    network = build_network(tiny(), num_bins=2).eval()
+    nn.init.normal_(network.conv_last.weight, std=0.02)
+    blurry = frames(num_frames, height, width)
+    voxels = torch.rand(num_frames, 2, height, width)
+    restored = stacked(network, blurry, voxels, Tiling(tile=32, overlap=16))
+    assert restored.shape == blurry.shape
+    assert restored.isfinite().all() and not torch.equal(restored, blurry)
+    if num_frames <= 5 and max(height, width) <= 32:
+        with torch.inference_mode():
+            assert torch.equal(restored, network(blurry[None], voxels[None])[0])
+
+
+def test_the_next_tile_is_read_while_one_is_restored():
+    """The network waits until the next read has begun, which would be for ever if nothing read ahead."""
+    reads, begun = [], threading.Condition()
+
+    class Watched:
+        shape = (1, 3, 32, 128)
+
+        def __getitem__(self, selection):
+            with begun:
+                reads.append(selection[3].start)
+                begun.notify_all()
+            return np.zeros((1, 3, 32, selection[3].stop - selection[3].start), np.float32)
+
+    restored = 0
+
+    def network(blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        nonlocal restored
+        restored += 1
+        with begun:
+            assert begun.wait_for(lambda: len(reads) > restored or len(reads) == 4, timeout=10)
+            assert len(reads) <= restored + 1
+        return blurry
+
+    assert len(list(restore_tiled(network, Watched(), None, Tiling(tile=32, overlap=0, grid=32)))) == 1
+    assert reads == [0, 32, 64, 96]
+
+
+def test_a_reader_that_fails_stops_the_restoration():
+    class Broken:
+        shape = (3, 3, 64, 64)
+
+        def __getitem__(self, selection):
+            raise OSError("unreadable")
+
+    with pytest.raises(OSError, match="unreadable"):
+        stacked(pixelwise, Broken(), None, Tiling(tile=32, overlap=0))
