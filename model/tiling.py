@@ -212,7 +212,7 @@ def _restore_clip(
     tile, unit = tiling.tile or max(height, width), tiling.unit(scale)
     rows, columns = (cut(side, tile, tiling.overlap, unit) for side in (height, width))
     row_fades, column_fades = (
-        [fade.to(device) for fade in fades(spans, tiling.overlap)] for spans in (rows, columns)
+        [_to(device, fade) for fade in fades(spans, tiling.overlap)] for spans in (rows, columns)
     )
 
     def read(row: Span, column: Span) -> tuple[Tensor, Tensor | None]:
