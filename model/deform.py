@@ -1,12 +1,23 @@
-"""Modulated deformable convolution (DCNv2) in plain PyTorch."""
+"""Modulated deformable convolution (DCNv2), in plain PyTorch and, on CUDA, by the kernels of `deform_triton`."""
+
+import importlib.util
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.flow import at_least_float32
+from model.flow import at_least_float32, full_precision
 
 Pair = int | tuple[int, int]
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def has_kernels(*tensors: Tensor | None) -> bool:
+    """Whether a convolution of these tensors runs in the Triton kernels: on CUDA, float32 or narrower, with triton."""
+    given = [x for x in tensors if x is not None]
+    return _HAS_TRITON and all(x.device.type == "cuda" and x.dtype in _KERNEL_DTYPES for x in given)
 
 
 def deform_conv2d(
@@ -24,7 +35,8 @@ def deform_conv2d(
     Output position (i, j), tap (a, b) samples at (i * stride - padding + a * dilation + dy, same for j and dx);
     corners outside the image count as 0. Formula: Zhu et al., "Deformable ConvNets v2" (CVPR 2019), equation 1.
     Groups are inferred: weight groups G = C / weight.shape[1], offset groups OG = offset.shape[1] / (2 kh kw);
-    input channel c follows offset group c // (C / OG). Sampling runs in float32 or wider, whatever autocast says.
+    input channel c follows offset group c // (C / OG). Positions are float32 or wider, whatever autocast says. So are
+    the features sampled and the result in plain PyTorch; the kernels keep the features' or autocast's precision there.
 
     Args:
         x: (B, C, H, W), floating.
@@ -39,6 +51,11 @@ def deform_conv2d(
     """
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     groups, offset_groups, out_size = _check_shapes(x, offset, weight, mask, stride, padding, dilation)
+    if has_kernels(x, offset, weight, bias, mask):
+        from model import deform_triton
+
+        geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+        return deform_triton.deform_conv(x, offset, mask, None, weight, bias, limit=None, **geometry)
     batch, channels = x.shape[:2]
     kernel = weight.shape[-2:]
     taps = kernel[0] * kernel[1]
@@ -58,6 +75,53 @@ def deform_conv2d(
     out = torch.matmul(weight.view(groups, weight.shape[0] // groups, -1), columns)
     out = out.reshape(batch, weight.shape[0], *out_size)
     return out if bias is None else out + bias.view(-1, 1, 1).to(out.dtype)
+
+
+def flow_guided_deform_conv(
+    x: Tensor, residual: Tensor, motion: Tensor | None, weight: Tensor, bias: Tensor | None, limit: float
+) -> Tensor:
+    """Deformable convolution around the optical flow, stride 1 and the same size, as (N, O, H, W).
+
+    offset = limit * tanh(residual) + flow and mask = sigmoid(logit) (Liang et al., "VRT", 2022, section 3.3, equations
+    8 and 9). The kernels make offsets and masks on the fly and keep nothing but the arguments for backward.
+
+    Args:
+        x: (N, C, H, W), the channels in one block per neighbour.
+        residual: (N, OG * kh * kw * 3, H, W): offsets over the limit before tanh, then mask logits, each ordered as
+            in `deform_conv2d`.
+        motion: (N, neighbours, 2, H, W) flows in pixels, x first, or None for no motion.
+        weight: (O, C / G, kh, kw), kernel sizes odd.
+        bias: (O,).
+        limit: largest offset from the flow, in pixels.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    padding = (weight.shape[-2] // 2, weight.shape[-1] // 2)
+    third = residual.shape[1] // 3
+    if residual.shape[1] % 3 or (motion is not None and third % motion.shape[1]):
+        raise ValueError(f"{residual.shape[1]} residual channels are no offsets and masks of the neighbours")
+    if has_kernels(x, residual, motion, weight, bias):
+        from model import deform_triton
+
+        moves, mask = residual[:, : 2 * third], residual[:, 2 * third :]
+        _check_shapes(x, moves, weight, mask, (1, 1), padding, (1, 1))
+        geometry = {"stride": (1, 1), "padding": padding, "dilation": (1, 1)}
+        return deform_triton.deform_conv(x, residual, None, motion, weight, bias, limit=limit, **geometry)
+    with full_precision(x):
+        moves, mask = at_least_float32(residual).split((2 * third, third), dim=1)
+        offset = limit * torch.tanh(moves)
+        if motion is not None:
+            offset = _add_motion(offset, motion)
+        mask = torch.sigmoid(mask)
+    return deform_conv2d(x, offset, weight, bias, mask, padding=padding)
+
+
+def _add_motion(offset: Tensor, motion: Tensor) -> Tensor:
+    """Add each neighbour's flow to its share of the offset channels, which are ordered [neighbour][...][y, x]."""
+    pairs = offset.unflatten(1, (motion.shape[1], -1, 2))
+    flow = motion.flip(2).unsqueeze(2)  # offsets are (y, x), flows (x, y)
+    return (pairs + flow.to(offset.dtype)).flatten(1, 3)
 
 
 def _sampling_grid(

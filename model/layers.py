@@ -5,15 +5,18 @@ Formulas: Liang et al., "VRT: A Video Restoration Transformer" (2022), section 3
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from model.window_attention import window_attention
 
 Size3 = tuple[int, int, int]
-_MASKED_LOGIT = -100.0  # not -inf: published weights were trained with it
+_KEPT_PLANS = 64  # sizes of video; a training has one, tiles of a recording a few
 
 
 def init_linear(module: nn.Module) -> None:
@@ -47,46 +50,53 @@ class GatedMLP(nn.Module):
         self.fc2 = nn.Linear(hidden_features, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
+        content, gate = self.fc11(x), self.fc12(x)
+        if (
+            not torch.is_grad_enabled() or torch.compiler.is_compiling()
+        ):  # a compiler sees by itself what to keep
+            return self._project(content, gate)
+        # The gated product is large and cheap to make again; recomputing stops before the matrix.
+        return checkpoint(self._project, content, gate, use_reentrant=False, preserve_rng_state=False)
+
+    def _project(self, content: Tensor, gate: Tensor) -> Tensor:
+        return self.fc2(F.gelu(content) * gate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowPlan:
     """How one layer cuts a video of a given size into windows.
 
-    `masks` is (2, 2, 2, N, N), indexed by whether the window is the last of its axis, or None without a shift.
+    `regions` is (2, 2, 2, N) int32, indexed by whether the window is the last of its axis, or None without a shift.
     """
 
     window: Size3
     shift: Size3
-    masks: Tensor | None = None
+    regions: Tensor | None = None
 
 
-def plan_windows(size: Size3, window: Size3, *, shifted: bool, like: Tensor) -> WindowPlan:
+def plan_windows(size: Size3, window: Size3, *, shifted: bool, device: torch.device | str) -> WindowPlan:
     """Fit the window to the video: an axis no longer than its window becomes one window and is not shifted."""
     fits = [s <= w for s, w in zip(size, window, strict=True)]
     effective = _size3(s if fit else w for s, w, fit in zip(size, window, fits, strict=True))
     shift = _size3(0 if fit or not shifted else w // 2 for w, fit in zip(window, fits, strict=True))
-    masks = wrap_masks(effective, shift, like) if any(shift) else None
-    return WindowPlan(window=effective, shift=shift, masks=masks)
+    regions = wrap_regions(effective, shift, device) if any(shift) else None
+    return WindowPlan(window=effective, shift=shift, regions=regions)
 
 
-def wrap_masks(window: Size3, shift: Size3, like: Tensor) -> Tensor:
-    """The attention masks of a cyclic shift, as (2, 2, 2, N, N) with the dtype and device of `like`.
+def wrap_regions(window: Size3, shift: Size3, device: torch.device | str) -> Tensor:
+    """The part of the video that each token of a window comes from after a cyclic shift, as (2, 2, 2, N) int32.
 
     Only the last window of a shifted axis holds tokens from both ends of the video, so the eight combinations of "last
-    window in time, down, across" are all the masks there are, whatever the size of the video.
+    window in time, down, across" are all there are, whatever the size of the video.
     """
-    region = torch.zeros(2, 2, 2, *window, dtype=torch.int32, device=like.device)
+    region = torch.zeros(2, 2, 2, *window, dtype=torch.int32, device=device)
     for axis, (width, moved) in enumerate(zip(window, shift, strict=True)):
         if moved:
-            wrapped = torch.arange(width, device=like.device) >= width - moved
+            wrapped = torch.arange(width, device=device) >= width - moved
             region.select(axis, 1).add_(
                 wrapped.view([-1 if i == axis else 1 for i in range(3)]), alpha=2**axis
             )
-    region = region.flatten(3)
-    apart = region.unsqueeze(-1) != region.unsqueeze(-2)
-    return apart.to(like.dtype) * _MASKED_LOGIT
+    return region.flatten(3)
 
 
 def partition(x: Tensor, window: Size3) -> Tensor:
@@ -173,39 +183,17 @@ class WindowAttention(nn.Module):
             plan: how the windows were cut.
         """
         bias = self._relative_bias(windows.shape[-2])
-
-        def attend_self(qkv: Tensor, mask: Tensor | None) -> Tensor:
-            return self._self_attention(qkv, bias if mask is None else bias + mask)
-
-        out = _for_each_mask(attend_self, self.qkv_self(windows), plan)
+        out = window_attention(self.qkv_self(windows), bias, plan.regions, self.num_heads, mutual=False)
         if self.mutual:
             qkv = self.qkv_mut(windows + self.position_bias.repeat(1, 2, 1))
-            out = torch.cat((_for_each_mask(self._mutual_attention, qkv, plan), out), dim=-1)
+            mutual = window_attention(qkv, None, plan.regions, self.num_heads, mutual=True)
+            out = torch.cat((mutual, out), dim=-1)
         return self.proj(out)
 
     def _relative_bias(self, tokens: int) -> Tensor:
-        """(1, heads, tokens, tokens); a window shortened in time uses the upper left part of the index."""
+        """(heads, tokens, tokens); a window shortened in time uses the upper left part of the index."""
         index = self.relative_position_index[:tokens, :tokens]
-        return F.embedding(index, self.relative_position_bias_table).permute(2, 0, 1).unsqueeze(0)
-
-    def _self_attention(self, qkv: Tensor, bias: Tensor) -> Tensor:
-        """(n, N, 3C) -> (n, N, C)."""
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return out.transpose(1, 2).flatten(2)
-
-    def _mutual_attention(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
-        """(n, N, 3C) -> (n, N, C); tokens of the first frame, then of the second."""
-        count, tokens = qkv.shape[:2]
-        half = tokens // 2
-        qkv = qkv.view(count, 2, half, 3, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5)
-        q, k, v = qkv.unbind(0)
-        # Frame 1 is aligned by the queries of frame 2 and the other way round.
-        q, k, v = q.flip(1).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-        if mask is not None:
-            mask = mask[:half, :half].to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return out.transpose(1, 2).reshape(count, tokens, -1)
+        return F.embedding(index, self.relative_position_bias_table).permute(2, 0, 1).contiguous()
 
 
 class AttentionBlock(nn.Module):
@@ -266,15 +254,31 @@ class AttentionGroup(nn.Module):
             AttentionBlock(channels, window, num_heads, mlp_ratio, mutual=mutual, drop_path=rate)
             for rate in drop_paths
         )
+        self._plans: dict[tuple[Size3, torch.device], tuple[WindowPlan, WindowPlan]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> same."""
-        size = _size3(x.shape[1:4])
-        # One plan for all blocks of the group: the masks are made once per forward.
-        plans = [plan_windows(size, self.window, shifted=shifted, like=x) for shifted in (False, True)]
+        plans = self._plan(_size3(x.shape[1:4]), x.device)
         for i, block in enumerate(self.blocks):
             x = block(x, plans[i % 2])
         return x
+
+    def _plan(self, size: Size3, device: torch.device) -> tuple[WindowPlan, WindowPlan]:
+        """How plain and shifted blocks cut a video of this size; worked out once for each size."""
+        if torch.compiler.is_compiling():  # which makes a constant of it
+            return self._new_plan(size, device)
+        if (size, device) not in self._plans:
+            if len(self._plans) == _KEPT_PLANS:
+                self._plans.clear()
+            self._plans[size, device] = self._new_plan(size, device)
+        return self._plans[size, device]
+
+    def _new_plan(self, size: Size3, device: torch.device) -> tuple[WindowPlan, WindowPlan]:
+        with torch.inference_mode(False):  # training may come after
+            plain, shifted = (
+                plan_windows(size, self.window, shifted=shifted, device=device) for shifted in (False, True)
+            )
+        return plain, shifted
 
 
 class ResidualAttentionGroup(nn.Module):
@@ -292,28 +296,6 @@ class ResidualAttentionGroup(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> same."""
         return x + self.linear(self.residual_group(x))
-
-
-def _for_each_mask(
-    attend: Callable[[Tensor, Tensor | None], Tensor],
-    qkv: Tensor,
-    plan: WindowPlan,
-    wrapped: tuple[int, ...] = (),
-) -> Tensor:
-    """Call `attend(windows, mask)` once per distinct mask instead of building one mask per window.
-
-    Splits off the last windows of every shifted axis, so no score-sized tensor is made for masks. `split`, not slices:
-    the backward of a slice fills a tensor of the full size.
-    """
-    axis = len(wrapped)
-    if axis == 3:
-        mask = plan.masks[wrapped] if plan.masks is not None and any(wrapped) else None
-        return attend(qkv.flatten(0, 3), mask).unflatten(0, qkv.shape[:4])
-    if not plan.shift[axis]:
-        return _for_each_mask(attend, qkv, plan, (*wrapped, 0))
-    pieces = qkv.split((qkv.shape[axis + 1] - 1, 1), dim=axis + 1)
-    attended = [_for_each_mask(attend, piece, plan, (*wrapped, last)) for last, piece in enumerate(pieces)]
-    return torch.cat(attended, dim=axis + 1)
 
 
 def _size3(values: object) -> Size3:

@@ -43,6 +43,8 @@ class Learner:
     Random numbers of a step (stochastic depth) depend on (seed, step, process) only, like the data: nothing of a
     generator needs saving for a resumed run to repeat an uninterrupted one.
 
+    A step waits for the device once, at its end, and until then only queues work for it.
+
     Args:
         network: on its device; called as network(blurry, voxels).
         loss: on the same device.
@@ -111,17 +113,18 @@ class Learner:
         terms.append(self._backward(forward, last, len(batches)))
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
-        loss, pixels, looks, stops, grad_norm, finite = self._agree(terms, norm, stop())
-        if finite:
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if finite and self.average:
+        shared = self._agree(terms, stop())
+        finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
+        self._update(finite)
+        verdict = (norm, finite, self.scaler.scale(torch.ones_like(norm)))
+        # The one wait for the device, when the change of the weights is already queued behind the gradients.
+        loss, pixels, looks, stops, grad_norm, applied, scale = torch.cat(
+            [shared, torch.stack([value.to(shared) for value in verdict])]
+        ).tolist()
+        if applied and self.average:
             self.average.update(step)
-        overflow = (
-            not finite and self.scaler.is_enabled() and loss < float("inf") and self.scaler.get_scale() > 1
-        )
-        return StepResult(loss, pixels, looks, grad_norm, lr, bool(finite), overflow, stops > 0)
+        overflow = not applied and self.scaler.is_enabled() and loss < float("inf") and scale > 1
+        return StepResult(loss, pixels, looks, grad_norm, lr, bool(applied), overflow, stops > 0)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`."""
@@ -203,13 +206,20 @@ class Learner:
             nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, norm)
         return norm
 
-    def _agree(self, terms: Sequence[LossTerms], norm: Tensor, stop: bool) -> tuple[float, ...]:
-        """The same verdict in every process, with one wait for the device."""
+    def _agree(self, terms: Sequence[LossTerms], stop: bool) -> Tensor:
+        """Loss, its two terms and requests to stop, as (4,) on the device; the same in every process."""
         losses = torch.stack([torch.stack(term) for term in terms]).sum(0) / self.place.world
-        asked = losses.new_full((1,), float(stop))
-        shared = self.place.sum(torch.cat([losses, asked]))
-        finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
-        return tuple(torch.cat([shared, torch.stack([norm.float(), finite.float()])]).tolist())
+        return self.place.sum(torch.cat([losses, losses.new_full((1,), float(stop))]))
+
+    def _update(self, finite: Tensor) -> None:
+        """Change the weights if `finite` (bool scalar on the device) is true, without waiting to know.
+
+        AdamW's fused kernel looks at `found_inf` itself and then leaves weights, moments and step counts alone.
+        """
+        self.optimizer.found_inf = (~finite).float()
+        self.optimizer.step()
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Where a network runs: device, precision, compilation, and one process or several under torchrun."""
 
 import contextlib
+import inspect
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -15,6 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.errors import ConfigError
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# The second name is that of torch before 2.13.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +80,12 @@ class Parallel:
         if self.world == 1:
             return forward
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(forward, device_ids=ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            forward,
+            device_ids=ids,
+            gradient_as_bucket_view=True,
+            **{_SYNC_BUFFERS: False},  # they are constants, and too many to be sent around in every step
+        )
 
     def accumulating(self, forward: Callable[..., Tensor]) -> contextlib.AbstractContextManager[object]:
         """The context of backward passes whose gradients are not yet averaged over the processes."""

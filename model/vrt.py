@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.deform import deform_conv2d
-from model.flow import Flows, at_least_float32, full_precision, warp
+from model.deform import flow_guided_deform_conv, has_kernels
+from model.flow import Flows, warp
 from model.layers import AttentionGroup, GatedMLP, Size3
 
 Resample = Literal["none", "down", "up"]
@@ -70,11 +70,11 @@ class FlowGuidedDeformConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.conv_offset = nn.Sequential(
             nn.Conv2d((1 + neighbours) * channels + 2 * neighbours, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, 27 * groups, 3, padding=1),
         )
         bound = (9 * channels) ** -0.5
@@ -101,10 +101,12 @@ class FlowGuidedDeformConv(nn.Module):
         residual = self.conv_offset(guide)
         motion = None if flows is None else torch.stack(tuple(flows), dim=1)
         x = neighbours[0] if len(neighbours) == 1 else torch.cat(tuple(neighbours), dim=1)
+        if has_kernels(x, residual, motion, self.weight):  # they bound their memory themselves
+            return self._sample(x, residual, motion)
         return self._sample_in_chunks(x, residual, motion)
 
     def _sample_in_chunks(self, x: Tensor, residual: Tensor, motion: Tensor | None) -> Tensor:
-        """The convolution itself, a few samples at a time and recomputed in backward.
+        """The convolution in plain PyTorch, a few samples at a time and recomputed in backward.
 
         Its nine copies of the features are by far the largest tensors of a stage and cheap to make again; on a CPU
         pieces that fit the cache are also several times faster than one large piece.
@@ -123,22 +125,14 @@ class FlowGuidedDeformConv(nn.Module):
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
     def _sample(self, x: Tensor, residual: Tensor, motion: Tensor | None) -> Tensor:
-        """Turn the offset network's output into offsets and masks, and convolve.
+        """Convolve with the offset network's output.
 
         Args:
             x: (N, neighbours * C, H, W).
             residual: (N, 27 * groups, H, W): offsets before the limit, then mask logits.
             motion: (N, neighbours, 2, H, W) flows, or None.
         """
-        with full_precision(x):
-            residual = at_least_float32(residual)
-            third = residual.shape[1] // 3
-            moves, mask = residual.split((2 * third, third), dim=1)
-            offset = self.offset_limit * torch.tanh(moves)
-            if motion is not None:
-                offset = _add_motion(offset, motion)
-            mask = torch.sigmoid(mask)
-        return deform_conv2d(x, offset, self.weight, self.bias, mask, padding=1)
+        return flow_guided_deform_conv(x, residual, motion, self.weight, self.bias, self.offset_limit)
 
 
 class Stage(nn.Module):
@@ -243,10 +237,3 @@ def _neighbours(after: Tensor, before: Tensor, distance: int) -> Tensor:
         space = (0, 0) * (after.ndim - 2)
         after, before = F.pad(after, (*space, 0, distance - 1)), F.pad(before, (*space, distance - 1, 0))
     return torch.cat((after, before)).flatten(0, 1)
-
-
-def _add_motion(offset: Tensor, motion: Tensor) -> Tensor:
-    """Add each neighbour's flow to its share of the offset channels, which are ordered [neighbour][...][y, x]."""
-    pairs = offset.unflatten(1, (motion.shape[1], -1, 2))
-    flow = motion.flip(2).unsqueeze(2)  # offsets are (y, x), flows (x, y)
-    return (pairs + flow.to(offset.dtype)).flatten(1, 3)

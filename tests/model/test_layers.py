@@ -15,7 +15,7 @@ from model.layers import (
     position_encoding,
     relative_position_index,
     reverse,
-    wrap_masks,
+    wrap_regions,
 )
 
 
@@ -53,12 +53,11 @@ def test_index_numbers_each_displacement_once() -> None:
 
 
 def test_a_window_shrinks_to_a_short_axis_and_is_not_shifted_there() -> None:
-    like = torch.zeros(1)
-    plan = plan_windows((5, 16, 8), (6, 8, 8), shifted=True, like=like)
+    plan = plan_windows((5, 16, 8), (6, 8, 8), shifted=True, device="cpu")
     assert (plan.window, plan.shift) == ((5, 8, 8), (0, 4, 0))
-    plan = plan_windows((7, 16, 16), (6, 8, 8), shifted=True, like=like)
+    plan = plan_windows((7, 16, 16), (6, 8, 8), shifted=True, device="cpu")
     assert (plan.window, plan.shift) == ((6, 8, 8), (3, 4, 4))
-    assert plan_windows((7, 16, 16), (6, 8, 8), shifted=False, like=like).masks is None
+    assert plan_windows((7, 16, 16), (6, 8, 8), shifted=False, device="cpu").regions is None
 
 
 def _slow_masks(size: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> Tensor:
@@ -75,9 +74,10 @@ def _slow_masks(size: tuple[int, ...], window: tuple[int, ...], shift: tuple[int
 
 
 @pytest.mark.parametrize("shift", [(1, 2, 1), (0, 2, 1), (1, 0, 0)])
-def test_eight_masks_stand_for_those_of_every_window(shift: tuple[int, int, int]) -> None:
+def test_eight_patterns_stand_for_those_of_every_window(shift: tuple[int, int, int]) -> None:
     size, window = (4, 12, 6), (2, 4, 2)
-    masks = wrap_masks(window, shift, torch.zeros(1))
+    regions = wrap_regions(window, shift, "cpu")
+    masks = (regions.unsqueeze(-1) != regions.unsqueeze(-2)) * -100.0
     want = _slow_masks(size, window, shift)
     for d in range(2):
         for h in range(3):
@@ -98,7 +98,7 @@ def test_attention_of_shifted_windows_matches_a_plain_version(mutual: bool) -> N
     size, channels, heads = (4, 4, 6), 8, 2
     attention = WindowAttention(channels, (2, 2, 2), heads, mutual=mutual).double()
     torch.nn.init.normal_(attention.relative_position_bias_table)
-    plan = plan_windows(size, (2, 2, 2), shifted=True, like=torch.zeros(1, dtype=torch.float64))
+    plan = plan_windows(size, (2, 2, 2), shifted=True, device="cpu")
     masks = _slow_masks(size, plan.window, plan.shift).double()
     windows = partition(torch.randn(2, *size, channels, dtype=torch.float64), plan.window)
     out = attention(windows, plan)
@@ -120,7 +120,7 @@ def test_padding_takes_part_as_zero_tokens_and_is_cropped() -> None:
     torch.manual_seed(0)
     block = AttentionBlock(8, (2, 4, 4), 2, 2.0, mutual=True, drop_path=0.0).double()
     x = torch.randn(1, 3, 5, 6, 8, dtype=torch.float64)
-    plan = plan_windows((3, 5, 6), (2, 4, 4), shifted=True, like=x)
+    plan = plan_windows((3, 5, 6), (2, 4, 4), shifted=True, device="cpu")
     out = block(x, plan)
     normed = torch.zeros(1, 4, 8, 8, 8, dtype=torch.float64)
     normed[:, :3, :5, :6] = block.norm1(x)

@@ -15,7 +15,7 @@ _FLOAT64 = {"output": 1e-9, "loss": 1e-10, "feat.stage": 2e-6, "feat.flow": 2e-6
 _FLOAT32 = {"output": 3e-4, "loss": 1e-5, "feat.stage": 1e-3, "feat.flow": 1e-4, "hooked": 3e-4}
 
 
-class _Run(NamedTuple):
+class GoldenRun(NamedTuple):
     """One forward and backward of a golden set, and everything the set has numbers for."""
 
     golden: Any
@@ -28,28 +28,32 @@ class _Run(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=[torch.float64, torch.float32], ids=["float64", "float32"])
-def run(request: pytest.FixtureRequest, golden: Any) -> _Run:
-    dtype = request.param
+def run(request: pytest.FixtureRequest, golden: Any) -> GoldenRun:
+    return run_golden(golden, request.param)
+
+
+def run_golden(golden: Any, dtype: torch.dtype, device: str = "cpu") -> GoldenRun:
+    """Run a golden set on `device`; the results are brought back to the CPU."""
     network = build_network(golden.config, num_bins=0)
     network.load_state_dict(golden.state, strict=True)
-    network = network.to(dtype).eval()
+    network = network.to(device, dtype).eval()
     features: dict[str, Tensor] = {}
     recorded: list[list[Tensor]] = []
     _record(network, features, recorded)
 
-    clip = golden.tensors["input"].to(dtype).requires_grad_()
+    clip = golden.tensors["input"].to(device, dtype).requires_grad_()
     output = network(clip)
-    loss = ((output - golden.tensors["target"].to(dtype)).square() + 1e-6).sqrt().mean()
+    loss = ((output - golden.tensors["target"].to(device, dtype)).square() + 1e-6).sqrt().mean()
     loss.backward()
     grads = {name: parameter.grad for name, parameter in network.named_parameters()} | {"input": clip.grad}
-    return _Run(
+    return GoldenRun(
         golden=golden,
         limits=_FLOAT64 if dtype == torch.float64 else _FLOAT32,
-        output=output.detach(),
-        loss=loss.detach(),
-        features={name: x.detach() for name, x in features.items()},
-        grads=grads,
-        hooked=_restore_hooked(network, golden, clip.detach(), recorded[0]),
+        output=output.detach().cpu(),
+        loss=loss.detach().cpu(),
+        features={name: x.detach().cpu() for name, x in features.items()},
+        grads={name: x.cpu() for name, x in grads.items()},
+        hooked=_restore_hooked(network, golden, clip.detach(), recorded[0]).cpu(),
     )
 
 
@@ -107,12 +111,12 @@ def _largest(got: Tensor, want: Tensor) -> float:
     return (got.double() - want.double()).abs().max().item()
 
 
-def test_output_and_loss_match_the_published_network(run: _Run) -> None:
+def test_output_and_loss_match_the_published_network(run: GoldenRun) -> None:
     assert _largest(run.output, run.golden.tensors["output"]) < run.limits["output"]
     assert abs(run.loss.item() - run.golden.tensors["loss"].item()) < run.limits["loss"]
 
 
-def test_stages_and_flows_match_the_published_network(run: _Run) -> None:
+def test_stages_and_flows_match_the_published_network(run: GoldenRun) -> None:
     names = [name for name in run.golden.tensors if name.startswith("feat.")]
     assert len(names) > 10
     for name in names:
@@ -120,7 +124,7 @@ def test_stages_and_flows_match_the_published_network(run: _Run) -> None:
         assert _largest(run.features[name], run.golden.tensors[name]) < limit, name
 
 
-def test_gradients_match_the_published_network(run: _Run) -> None:
+def test_gradients_match_the_published_network(run: GoldenRun) -> None:
     exact = run.output.dtype == torch.float64
     for name, want in run.golden.tensors.items():
         if name.startswith("grad."):
@@ -128,14 +132,14 @@ def test_gradients_match_the_published_network(run: _Run) -> None:
             assert _largest(run.grads[name.removeprefix("grad.")], want) < limit, name
 
 
-def test_gradient_norms_match_the_published_network(run: _Run) -> None:
+def test_gradient_norms_match_the_published_network(run: GoldenRun) -> None:
     exact = run.output.dtype == torch.float64
     for name, want in run.golden.grad_norms.items():
         got = run.grads[name].double().norm().item()
         assert got == pytest.approx(want, rel=1e-8 if exact else 1e-1), name
 
 
-def test_fusion_sits_after_the_first_four_stages_and_in_the_skips(run: _Run) -> None:
+def test_fusion_sits_after_the_first_four_stages_and_in_the_skips(run: GoldenRun) -> None:
     assert _largest(run.hooked, run.golden.tensors["output_hooked"]) < run.limits["hooked"]
 
 

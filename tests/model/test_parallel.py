@@ -77,7 +77,8 @@ def start(script: Path, out: Path, rank: int, world: int, port: int) -> subproce
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    environment = os.environ | {name: str(value) for name, value in where.items()} | {"PYTHONPATH": str(ROOT)}
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {name: str(value) for name, value in where.items()} | paths
     return subprocess.Popen([sys.executable, str(script), str(out)], env=environment, stderr=subprocess.PIPE)
 
 
