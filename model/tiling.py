@@ -171,7 +171,8 @@ def restore_tiled(
         ] + list(restored[len(shared) :])
         done = (clips[i + 1][0] if i + 1 < len(clips) else stop) - clip[0]
         yield from frames[:done]
-        shared = frames[done:]
+        shared = [frame.clone() for frame in frames[done:]]
+        del frames, restored  # the whole clip, while the next one is made
 
 
 def _restore_or_halve(
