@@ -45,6 +45,7 @@ class TemporalCrossAttnFuse(nn.Module):
         return fused.permute(0, 4, 1, 2, 3)
 
     def _fuse(self, rgb: Tensor, spikes: Tensor) -> Tensor:
+        rgb, spikes = rgb.contiguous(), spikes.contiguous()  # one copy here, or one in every layer
         rgb = rgb + self.attn(self.norm_rgb(rgb), self.norm_spikes(spikes))
         return rgb + self.mlp(self.norm_mlp(rgb))
 

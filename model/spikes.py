@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from model.temporal_attention import Chunking, FeedForward, TemporalAttention, in_chunks
@@ -65,6 +66,7 @@ class SpikeTemporalSA(nn.Module):
         return in_chunks(self._attend, self.chunking, x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
 
     def _attend(self, x: Tensor) -> Tensor:
+        x = x.contiguous()  # one copy here, or one in every layer
         normed = self.norm1(x)
         x = x + self.attn(normed, normed)
         return x + self.mlp(self.norm2(x))
@@ -86,5 +88,6 @@ class SpikeEncoder(nn.Module):
         self.attention = nn.ModuleList(SpikeTemporalSA(width, num_heads, chunking) for width in channels)
 
     def forward(self, voxels: Tensor) -> list[Tensor]:
-        """(B, K, T, H, W) -> four (B, C_i, T_i, H_i, W_i)."""
+        """(B, K, T, H, W) -> four (B, C_i, T_i, H_i, W_i), channels-last in memory."""
+        voxels = voxels.contiguous(memory_format=torch.channels_last_3d)  # as tensor cores take it
         return [attend(x) for attend, x in zip(self.attention, self.pyramid(voxels), strict=True)]

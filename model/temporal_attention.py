@@ -11,8 +11,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 ChunkShape = Literal["square", "wide", "tall"]
+
+_FEW_PAIRS = 64  # pairs of frames up to which a GPU attends faster without its attention kernels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,19 +61,27 @@ class Chunking:
 
 
 def in_chunks(function: Callable[..., Tensor], chunking: Chunking, *videos: Tensor) -> Tensor:
-    """Call `function` on matching tiles of the videos (B, T, H, W, C) and put its results together."""
+    """Call `function` on matching tiles of the videos (B, T, H, W, C) and put its results together.
+
+    With more than one tile, what a tile keeps for its backward is computed again there. So memory is bounded by a
+    tile in training too. `function` must draw no random numbers.
+    """
     batch, _, height, width, _ = videos[0].shape
     rows, columns = chunking.tile(batch, height, width)
     if (rows, columns) == (height, width):
         return function(*videos)
+    recompute = torch.is_grad_enabled()
+
+    def apply(*tiles: Tensor) -> Tensor:
+        if recompute:
+            return checkpoint(function, *tiles, use_reentrant=False, preserve_rng_state=False)
+        return function(*tiles)
+
     bands = zip(*(video.split(rows, dim=2) for video in videos), strict=True)
     return torch.cat(
         [
             torch.cat(
-                [
-                    function(*tiles)
-                    for tiles in zip(*(part.split(columns, dim=3) for part in band), strict=True)
-                ],
+                [apply(*tiles) for tiles in zip(*(part.split(columns, dim=3) for part in band), strict=True)],
                 dim=3,
             )
             for band in bands
@@ -102,12 +113,12 @@ class TemporalAttention(nn.Module):
 
     def forward(self, query: Tensor, context: Tensor) -> Tensor:
         """(B, T, H, W, C) and (B, T', H, W, C') -> (B, T, H, W, C)."""
-        q = self._heads(self.query(query))
-        k, v = (self._heads(x) for x in self.key_value(context).chunk(2, dim=-1))
-        bias = self._distance_bias(q.shape[2], k.shape[2]).to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B * H * W, heads, T, d)
-        out = out.unflatten(0, (query.shape[0], *query.shape[2:4]))
-        return self.proj(out.permute(0, 4, 1, 2, 3, 5).flatten(4))
+        q = self.query(query).unflatten(-1, (self.num_heads, -1))
+        k, v = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        bias = self._distance_bias(q.shape[1], k.shape[1])
+        few = q.shape[1] * k.shape[1] <= _FEW_PAIRS
+        attend = attend_by_products if few and q.device.type == "cuda" else attend_by_kernel
+        return self.proj(attend(q, k, v, bias).flatten(4))
 
     def _distance_bias(self, frames: int, context_frames: int) -> Tensor:
         """(1, heads, T, T'); a context with fewer frames is spread evenly over the same time."""
@@ -116,9 +127,32 @@ class TemporalAttention(nn.Module):
         distance = (time[:, None] - context_time).abs()
         return -self.slope[None, :, None, None] * distance.to(self.slope.dtype)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> (B * H * W, heads, T, d)."""
-        return x.unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 4, 1, 5).flatten(0, 2)
+
+def attend_by_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """softmax(q k / sqrt(d) + bias) v over the frames of each pixel, by torch's attention kernels.
+
+    Args:
+        q: (B, T, H, W, heads, d).
+        k: (B, T', H, W, heads, d).
+        v: like `k`.
+        bias: (1, heads, T, T'), added to the logits.
+    """
+    sequences = [x.permute(0, 2, 3, 4, 1, 5).flatten(0, 2) for x in (q, k, v)]  # (B * H * W, heads, T, d)
+    out = F.scaled_dot_product_attention(*sequences, attn_mask=bias.to(q.dtype))
+    return out.unflatten(0, (q.shape[0], *q.shape[2:4])).permute(0, 4, 1, 2, 3, 5)
+
+
+def attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """The same as sums of products, frame against frame.
+
+    A kernel's tile of 64 frames is mostly empty with five. This moves T' times the features through memory instead,
+    but permutes nothing, and `torch.compile` fuses it into two loops.
+    """
+    exact = torch.promote_types(q.dtype, torch.float32)
+    logits = (q.unsqueeze(2) * k.unsqueeze(1)).sum(-1, dtype=exact)  # (B, T, T', H, W, heads)
+    bias = bias.permute(0, 2, 3, 1)[:, :, :, None, None]
+    weights = (q.shape[-1] ** -0.5 * logits + bias).softmax(2).to(v.dtype)
+    return (weights.unsqueeze(-1) * v.unsqueeze(1)).sum(2)
 
 
 class FeedForward(nn.Sequential):

@@ -3,28 +3,27 @@
 A sequence is cut into clips of a few frames, and each clip into tiles. Neighbouring pieces overlap. Of every overlap
 the outer quarters, where a network sees the cut edge, are thrown away, and across the middle half one piece fades
 into the other. So the result does not depend on the cuts at all as long as a network looks no further than a quarter
-of the overlap. The weights are multiples of 1/256 that sum to exactly 1 and sums are in float64: where the pieces
-agree, their blend is that very value, bit for bit.
+of the overlap. Where the pieces agree, their blend is that very value, bit for bit.
 """
 
 import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_LEVELS = 256
-"""Blending weights are multiples of 1 / 256: a float32 times three of them still fits a float64 exactly."""
 GRID = 8
-"""Tiles start at multiples of this many pixels, so that the down-sampling of a network falls on the same pixels."""
+"""Sides of tiles are multiples of this many pixels, so that the down-sampling of a network falls on the same pixels."""
 SMALLEST_TILE = 64
 
+T = TypeVar("T")
 Span = tuple[int, int]
 Restore = Callable[[Tensor, Tensor | None], Tensor]
 """A network: blurry (1, T, 3, H, W) and voxels (1, T, K, h, w) or None to restored (1, T, 3, H, W)."""
@@ -45,15 +44,19 @@ class Tiling:
 
     Attributes:
         tile: side of a square tile in RGB pixels, a multiple of 8 and of the scale; None takes whole frames.
-        overlap: RGB pixels that neighbouring tiles share, at most half a tile.
+        overlap: RGB pixels that neighbouring tiles share at least, at most half a tile.
         num_frames: frames of a clip.
         overlap_frames: frames that neighbouring clips share, at most half a clip.
+        grid: tiles start at multiples of this many RGB pixels where their overlap allows it, so that the attention
+            windows of a network hold the same pixels in every tile: eight tokens of a side, at an eighth of the
+            resolution. A power of 2 from 8 on.
     """
 
     tile: int | None = None
     overlap: int = 32
     num_frames: int = 5
     overlap_frames: int = 2
+    grid: int = 64
 
     def __post_init__(self) -> None:
         if self.tile is not None and (self.tile < GRID or self.tile % GRID):
@@ -66,6 +69,8 @@ class Tiling:
             raise ValueError(
                 f"overlap_frames {self.overlap_frames} is not between 0 and half of {self.num_frames}"
             )
+        if self.grid < GRID or self.grid & (self.grid - 1):
+            raise ValueError(f"grid {self.grid} is not a power of 2 from {GRID} on")
 
     def halved(self, height: int, width: int, scale: int) -> "Tiling | None":
         """The tiling with half the tile, for frames of `height` x `width`; None below 64 pixels."""
@@ -76,16 +81,26 @@ class Tiling:
             return None
         return replace(self, tile=tile, overlap=min(self.overlap, tile // 2))
 
+    def unit(self, scale: int) -> int:
+        """What tile starts are multiples of: the grid, halved until tiles still advance, and the scale."""
+        unit = self.grid
+        while unit > GRID and self.tile is not None and math.lcm(unit, scale) > self.tile - self.overlap:
+            unit //= 2
+        return math.lcm(unit, scale)
+
 
 def cut(length: int, piece: int, overlap: int, unit: int = 1) -> list[Span]:
     """Spans [start, stop) of at most `piece` that cover `length`, evenly spread, each sharing at least `overlap`.
 
-    Starts are multiples of `unit`, which must divide `piece`.
+    Starts are multiples of `unit`.
+
+    Raises:
+        ValueError: pieces that overlap so much do not advance.
     """
     if piece >= length:
         return [(0, length)]
     step = (piece - overlap) // unit * unit
-    if step < 1 or piece % unit:
+    if step < 1:
         raise ValueError(f"pieces of {piece} that overlap by {overlap} do not advance by multiples of {unit}")
     last = -(-(length - piece) // unit) * unit
     count = -(-last // step)
@@ -93,19 +108,17 @@ def cut(length: int, piece: int, overlap: int, unit: int = 1) -> list[Span]:
     return [(start, min(start + piece, length)) for start in starts]
 
 
-def blending_weights(spans: list[Span], overlap: int) -> list[Tensor]:
-    """The float64 weight of each element of each span; at every position they sum to exactly 1.
+def fades(spans: list[Span], overlap: int) -> list[Tensor]:
+    """How much each element of each span replaces what lies there from the spans before it, from 0 to 1, float32.
 
-    The fade between two spans lies in the middle of what they share and is `overlap` / 2 long.
+    The fade from one span to the next lies in the middle of what they share and is `overlap` / 2 long.
     """
-    rises = [torch.ones(spans[-1][1], dtype=torch.float64)]
-    middles = torch.arange(spans[-1][1], dtype=torch.float64) + 0.5
-    for (_, stop), (start, _) in itertools.pairwise(spans):
-        phase = (middles - (start + stop) / 2) / max(overlap / 2, 1.0e-9) + 0.5
-        smooth = 0.5 - 0.5 * torch.cos(math.pi * phase.clamp(0, 1))
-        rises.append((smooth * WEIGHT_LEVELS).round() / WEIGHT_LEVELS)
-    rises.append(torch.zeros_like(rises[0]))
-    return [(rises[i] - rises[i + 1])[start:stop] for i, (start, stop) in enumerate(spans)]
+    result = [torch.ones(spans[0][1] - spans[0][0])]
+    for (_, last_stop), (start, stop) in itertools.pairwise(spans):
+        middles = torch.arange(start, stop, dtype=torch.float64) + 0.5
+        phase = (middles - (start + last_stop) / 2) / max(overlap / 2, 1.0e-9) + 0.5
+        result.append((0.5 - 0.5 * torch.cos(math.pi * phase.clamp(0, 1))).float())
+    return result
 
 
 def restore_tiled(
@@ -118,10 +131,11 @@ def restore_tiled(
     scale: int = 1,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """Restore a sequence and yield its frames in order, each float64 (3, H, W) on `device`.
+    """Restore a sequence and yield its frames in order, each (3, H, W) on `device`, in the type that `restore` gives.
 
-    Only one clip is in memory at a time. When a CUDA device runs out of memory the tiles are halved from there on, and
-    the clip is begun again.
+    Only one clip is in memory at a time, its inputs only a tile or two. The next tile is read while one is restored,
+    and nothing waits for a CUDA device but the consumer of the frames. When a CUDA device runs out of memory the tiles
+    are halved from there on, and the clip is begun again.
 
     Args:
         restore: takes what `blurry` and `voxels` hold, in their types.
@@ -141,20 +155,24 @@ def restore_tiled(
         width,
     ):
         raise ValueError(f"voxels {voxels.shape} do not fit frames {blurry.shape} at scale {scale}")
+    if tiling.tile is not None and tiling.tile % scale:
+        raise ValueError(f"tile {tiling.tile} is not a multiple of scale {scale}")
     first, stop = span or (0, blurry.shape[0])
     if first == stop:
         return
     spans = cut(stop - first, tiling.num_frames, tiling.overlap_frames)
-    weights = blending_weights(spans, tiling.overlap_frames)
     clips = [(first + a, first + b) for a, b in spans]
-    pending: dict[int, Tensor] = {}
-    for i, (clip, weight) in enumerate(zip(clips, weights, strict=True)):
+    shared: list[Tensor] = []
+    for i, (clip, fade) in enumerate(zip(clips, fades(spans, tiling.overlap_frames), strict=True)):
         restored, tiling = _restore_or_halve(restore, blurry, voxels, clip, tiling, scale, device)
-        for frame, value, share in zip(range(*clip), restored, weight, strict=True):
-            pending[frame] = pending.get(frame, 0) + value * share.item()
-        done = clips[i + 1][0] if i + 1 < len(clips) else stop
-        for frame in range(clip[0], done):
-            yield pending.pop(frame)
+        frames = [
+            torch.lerp(old, new, share)
+            for old, new, share in zip(shared, restored, fade.tolist(), strict=False)
+        ] + list(restored[len(shared) :])
+        done = (clips[i + 1][0] if i + 1 < len(clips) else stop) - clip[0]
+        yield from frames[:done]
+        shared = [frame.clone() for frame in frames[done:]]
+        del frames, restored  # the whole clip, while the next one is made
 
 
 def _restore_or_halve(
@@ -190,26 +208,61 @@ def _restore_clip(
     scale: int,
     device: torch.device | str,
 ) -> Tensor:
-    """One clip, float64 (T, 3, H, W)."""
+    """One clip, (T, 3, H, W)."""
     height, width = blurry.shape[-2:]
-    unit, tile = math.lcm(GRID, scale), tiling.tile or max(height, width)
+    tile, unit = tiling.tile or max(height, width), tiling.unit(scale)
     rows, columns = (cut(side, tile, tiling.overlap, unit) for side in (height, width))
-    row_weights, column_weights = (blending_weights(spans, tiling.overlap) for spans in (rows, columns))
-    total = torch.zeros(clip[1] - clip[0], 3, height, width, dtype=torch.float64, device=device)
-    for row, row_weight in zip(rows, row_weights, strict=True):
-        for column, column_weight in zip(columns, column_weights, strict=True):
-            frames = _read(blurry, clip, row, column, 1, device)
-            counts = None if voxels is None else _read(voxels, clip, row, column, scale, device)
-            weight = (row_weight[:, None] * column_weight).to(device)
-            total[..., slice(*row), slice(*column)] += restore(frames, counts)[0].double() * weight
-    return total
+    row_fades, column_fades = (
+        [_to(device, fade) for fade in fades(spans, tiling.overlap)] for spans in (rows, columns)
+    )
+
+    def read(row: Span, column: Span) -> tuple[Tensor, Tensor | None]:
+        counts = None if voxels is None else _read(voxels, clip, row, column, scale, device)
+        return _read(blurry, clip, row, column, 1, device), counts
+
+    parts = _read_ahead(read, list(itertools.product(rows, columns)))
+    whole = None
+    for row, row_fade in zip(rows, row_fades, strict=True):
+        band = None
+        for column, column_fade in zip(columns, column_fades, strict=True):
+            frames, counts = (_to(device, part) for part in next(parts))
+            restored = restore(frames, counts)[0]
+            if band is None:
+                band = restored.new_zeros(*restored.shape[:-1], width)
+            _fade_in(band[..., slice(*column)], restored, column_fade)
+        if whole is None:
+            whole = band.new_zeros(*band.shape[:-2], height, width)
+        _fade_in(whole[..., slice(*row), :], band, row_fade[:, None])
+    return whole
+
+
+def _fade_in(below: Tensor, above: Tensor, fade: Tensor) -> None:
+    """Replace the share `fade` of `below`, in place; where both agree nothing changes, not even a bit."""
+    below.lerp_(above, fade.to(below.dtype))
+
+
+def _read_ahead(read: Callable[[Span, Span], T], tiles: list[tuple[Span, Span]]) -> Iterator[T]:
+    """What `read` gives for each tile, reading the next one while the caller works on one."""
+    with ThreadPoolExecutor(1) as reader:
+        upcoming = reader.submit(read, *tiles[0])
+        for following in tiles[1:]:
+            found = upcoming.result()
+            upcoming = reader.submit(read, *following)
+            yield found
+        yield upcoming.result()
 
 
 def _read(
     frames: Frames, clip: Span, row: Span, column: Span, scale: int, device: torch.device | str
 ) -> Tensor:
-    """The part of (N, C, H, W) under a tile given in RGB pixels, as (1, T, C, h, w)."""
+    """The part of (N, C, H, W) under a tile given in RGB pixels, as (1, T, C, h, w), ready to go to the device."""
     rows, columns = (slice(start // scale, stop // scale) for start, stop in (row, column))
     part = frames[slice(*clip), :, rows, columns]
     tensor = part if isinstance(part, Tensor) else torch.tensor(part)
-    return tensor.to(device)[None]
+    # From pinned memory alone a copy waits for nothing.
+    pins = torch.device(device).type == "cuda" and tensor.device.type == "cpu"
+    return (tensor.pin_memory() if pins else tensor)[None]
+
+
+def _to(device: torch.device | str, part: Tensor | None) -> Tensor | None:
+    return None if part is None else part.to(device, non_blocking=True)

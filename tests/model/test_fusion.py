@@ -1,7 +1,9 @@
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.fusion import RGBOnly, TemporalCrossAttnFuse, resample_to
-from model.temporal_attention import Chunking
+from model.temporal_attention import Chunking, ChunkShape
 
 
 def _trained(chunking: Chunking | None = None) -> TemporalCrossAttnFuse:
@@ -42,11 +44,32 @@ def test_attends_over_time_at_the_same_pixel() -> None:
     assert changed.sum() == 3
 
 
-def test_results_do_not_depend_on_the_chunks() -> None:
-    rgb = torch.randn(2, 8, 3, 7, 6, dtype=torch.float64)
-    spikes = torch.randn(2, 4, 3, 7, 6, dtype=torch.float64)
-    cut = _trained(Chunking(mode="fixed", size=3))
-    torch.testing.assert_close(cut(rgb, spikes), _trained()(rgb, spikes))
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(
+    shape=st.sampled_from(["square", "wide", "tall"]),
+    size=st.integers(1, 6),
+    frames=st.integers(1, 64),
+    others=st.integers(1, 64),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    halved=st.booleans(),
+)
+def test_results_and_gradients_do_not_depend_on_the_chunks(
+    shape: ChunkShape, size: int, frames: int, others: int, height: int, width: int, halved: bool
+) -> None:
+    cut, whole = (
+        _trained(chunking) for chunking in (Chunking(mode="fixed", size=size, shape=shape), Chunking())
+    )
+    rgb = torch.randn(1, 8, frames, height, width, dtype=torch.float64, requires_grad=True)
+    small = [-(-side // 2) if halved else side for side in (height, width)]
+    spikes = torch.randn(1, 4, others, *small, dtype=torch.float64, requires_grad=True)
+    found, wanted = ([fuse(rgb, spikes)] for fuse in (cut, whole))
+    weight = torch.randn_like(rgb)
+    for fuse, results in ((cut, found), (whole, wanted)):
+        results.extend(torch.autograd.grad((results[0] * weight).sum(), (rgb, spikes, *fuse.parameters())))
+    # The sums over the pixels of each chunk round otherwise than one sum over all.
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 def test_resamples_spikes_of_another_resolution() -> None:

@@ -48,3 +48,23 @@ def test_encoder_attends_on_every_scale() -> None:
     assert [x.shape[1] for x in features] == [4, 8, 8, 8]
     sum(x.sum() for x in features).backward()
     assert all(p.grad is not None for p in encoder.parameters())
+
+
+def test_features_lie_channels_last_in_memory_without_copies_between_the_layers() -> None:
+    encoder = SpikeEncoder(4, (4, 8, 8, 8), (1, 2, 2), 2, Chunking())
+    for x in encoder(torch.randn(1, 4, 3, 16, 16)):
+        assert x.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 64])
+def test_takes_any_number_of_frames(frames: int) -> None:
+    encoder = SpikeEncoder(4, (4, 4, 4, 4), (1, 2, 2), 2, Chunking(max_batch_tokens=50))
+    features = encoder(torch.randn(1, 4, frames, 12, 10))
+    assert [tuple(x.shape[2:]) for x in features] == [
+        (frames, 12, 10),
+        (frames, 6, 5),
+        (frames, 3, 3),
+        (frames, 2, 2),
+    ]
+    sum(x.sum() for x in features).backward()
+    assert all(p.grad.isfinite().all() for p in encoder.parameters())

@@ -1,12 +1,23 @@
 """Attention over time at each pixel: against a plain loop, by hand, and in any chunks."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model.temporal_attention import Chunking, FeedForward, TemporalAttention, in_chunks
+from model.temporal_attention import (
+    Chunking,
+    FeedForward,
+    TemporalAttention,
+    attend_by_kernel,
+    attend_by_products,
+    in_chunks,
+)
 
 
 def attention(channels: int = 8, context_channels: int = 6, num_heads: int = 2) -> TemporalAttention:
@@ -133,19 +144,123 @@ def test_a_context_of_one_frame_is_seen_by_all() -> None:
     ]
 
 
-@pytest.mark.parametrize("mode", ["adaptive", "fixed"])
-@pytest.mark.parametrize("shape", ["square", "wide", "tall"])
-@pytest.mark.parametrize("size", [1, 2, 5, 64])
-def test_results_and_gradients_do_not_depend_on_the_chunks(mode: str, shape: str, size: int) -> None:
-    attend = attention()
-    chunking = Chunking(mode=mode, shape=shape, size=size, max_batch_tokens=2 * size**2)
-    query = torch.randn(2, 3, 7, 9, 8, dtype=torch.float64, requires_grad=True)
-    context = torch.randn(2, 2, 7, 9, 6, dtype=torch.float64, requires_grad=True)
-    found, wanted = in_chunks(attend, chunking, query, context), attend(query, context)
-    torch.testing.assert_close(found, wanted)
-    weight = torch.randn_like(wanted)
-    grads = [torch.autograd.grad((out * weight).sum(), (query, context)) for out in (found, wanted)]
-    torch.testing.assert_close(*grads)
+def all_gradients(function: Callable[..., Tensor], attend: nn.Module, *videos: Tensor) -> list[Tensor]:
+    """The result, then the gradients of the videos and of the parameters."""
+    out = function(*videos)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return [out, *torch.autograd.grad((out * weight).sum(), (*videos, *attend.parameters()))]
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    chunking=st.builds(
+        Chunking,
+        mode=st.sampled_from(["adaptive", "fixed"]),
+        shape=st.sampled_from(["square", "wide", "tall"]),
+        size=st.integers(1, 8),
+        max_batch_tokens=st.integers(1, 150),
+    ),
+    batch=st.integers(1, 3),
+    frames=st.integers(1, 64),
+    others=st.integers(1, 64),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+)
+def test_results_and_gradients_do_not_depend_on_the_chunks(
+    chunking: Chunking, batch: int, frames: int, others: int, height: int, width: int
+) -> None:
+    attend = attention(channels=4, context_channels=3).requires_grad_()
+    query = torch.randn(batch, frames, height, width, 4, dtype=torch.float64, requires_grad=True)
+    context = torch.randn(batch, others, height, width, 3, dtype=torch.float64, requires_grad=True)
+    whole = all_gradients(attend, attend, query, context)
+    cut = all_gradients(partial(in_chunks, attend, chunking), attend, query, context)
+    # Not bit for bit: matrix products of other sizes, and sums over the pixels of each chunk, round otherwise.
+    for found, wanted in zip(cut, whole, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_chunks_of_what_no_pixel_shares_give_the_same_bits(size: int) -> None:
+    video = torch.randn(2, 3, 7, 5, 4, requires_grad=True)
+
+    def sine(x: Tensor) -> Tensor:
+        return x.sin()
+
+    cut = in_chunks(sine, Chunking(mode="fixed", size=size, shape="wide"), video)
+    assert torch.equal(cut, video.sin())
+    (gradient,) = torch.autograd.grad(cut.sum(), video)
+    assert torch.equal(gradient, video.cos())
+
+
+def test_training_keeps_the_inputs_of_chunks_and_nothing_that_is_made_of_them() -> None:
+    attend = attention(channels=8, context_channels=8).requires_grad_()
+    video = torch.randn(1, 4, 16, 16, 8, dtype=torch.float64, requires_grad=True)
+
+    def kept_bytes(chunking: Chunking) -> int:
+        storages: dict[int, int] = {}
+
+        def keep(x: Tensor) -> Tensor:
+            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            out = in_chunks(attend, chunking, video, video)
+        out.sum().backward()
+        return sum(storages.values())
+
+    assert kept_bytes(Chunking()) > 4 * video.nbytes
+    assert kept_bytes(Chunking(mode="fixed", size=4)) <= video.nbytes
+
+
+def test_no_layer_sees_more_than_a_chunk_in_forward_or_backward() -> None:
+    attend = attention().requires_grad_()
+    sizes: list[int] = []
+
+    def note(module: nn.Module, arguments: object, out: Tensor) -> None:
+        sizes.append(out[..., 0].numel())
+
+    attend.query.register_forward_hook(note)
+    query = torch.randn(2, 3, 9, 8, 8, dtype=torch.float64, requires_grad=True)
+    context = torch.randn(2, 2, 9, 8, 6, dtype=torch.float64)
+    in_chunks(attend, Chunking(max_batch_tokens=32), query, context).sum().backward()
+    forward, backward = sizes[:6], sizes[6:]
+    assert sum(forward) == sum(backward) == 2 * 3 * 9 * 8
+    assert max(sizes) == 3 * 32
+
+
+@pytest.mark.parametrize(("frames", "others"), [(1, 1), (5, 5), (3, 7), (64, 2)])
+def test_sums_of_products_are_what_the_kernel_gives(frames: int, others: int) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(2, frames, 3, 2, 4, 6, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(2, others, 3, 2, 4, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    bias = torch.randn(1, 4, frames, others, dtype=torch.float64, requires_grad=True)
+    outs = [attend(q, k, v, bias) for attend in (attend_by_products, attend_by_kernel)]
+    torch.testing.assert_close(*outs)
+    weight = torch.randn_like(outs[0])
+    torch.testing.assert_close(*(torch.autograd.grad((out * weight).sum(), (q, k, v, bias)) for out in outs))
+
+
+def test_sums_of_products_are_nearly_as_good_in_half_precision() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 5, 8, 8, 4, 24, dtype=torch.float64) for _ in range(3))
+    bias = torch.randn(1, 4, 5, 5, dtype=torch.float64)
+    exact = attend_by_kernel(q, k, v, bias)
+    halves = [x.bfloat16() for x in (q, k, v)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        by_products, by_kernel = (
+            (attend(*halves, bias.float()) - exact).std() for attend in (attend_by_products, attend_by_kernel)
+        )
+    assert by_products < 1.5 * by_kernel  # products are rounded one by one, a kernel sums exact ones
+
+
+@pytest.mark.parametrize("size", [3, 64])
+def test_chunks_compile_into_one_graph(size: int) -> None:
+    attend = attention().requires_grad_()
+    chunked = partial(in_chunks, attend, Chunking(mode="fixed", size=size))
+    videos = [torch.randn(1, 3, 5, 6, c, dtype=torch.float64, requires_grad=True) for c in (8, 6)]
+    compiled = torch.compile(chunked, backend="aot_eager", fullgraph=True)
+    for found, wanted in zip(*(all_gradients(f, attend, *videos) for f in (compiled, chunked)), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_chunks_of_several_videos_are_of_the_same_pixels() -> None:
