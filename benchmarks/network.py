@@ -377,9 +377,8 @@ def _network(variant: Variant, config: NetworkConfig) -> nn.Module:
             )
             parameter.normal_(centre, scale, generator=noise)
     if variant.compiled:
-        for name, module in network.named_children():
-            for part in module if name == "stage8" else [module] if name.startswith("stage") else []:
-                part.compile()
+        torch._dynamo.config.recompile_limit = 64
+        network.compile(dynamic=False)
     return network
 
 

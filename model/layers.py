@@ -30,15 +30,20 @@ def init_linear(module: nn.Module) -> None:
 class DropPath(nn.Module):
     """Drop a sample's branch with probability `rate` in training (Huang et al., "Stochastic Depth", 2016)."""
 
+    kept: Tensor
+
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.is_active = rate > 0
+        # A tensor, so that one compiled graph serves blocks of all rates.
+        self.register_buffer("kept", torch.tensor([1.0 - rate]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.rate == 0.0 or not self.training:
+        if not self.is_active or not self.training:
             return x
-        keep = 1.0 - self.rate
-        return x * (x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(keep) / keep)
+        chosen = torch.bernoulli(self.kept.expand(len(x)))
+        return x * (chosen / self.kept).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
 
 class GatedMLP(nn.Module):

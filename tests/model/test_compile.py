@@ -15,8 +15,8 @@ from torch._dynamo.utils import counters
 
 from model.flow import Flows
 from model.fusion import TemporalCrossAttnFuse
-from model.layers import ResidualAttentionGroup
-from model.network import NetworkConfig, build_network
+from model.layers import AttentionBlock, ResidualAttentionGroup, plan_windows
+from model.network import NetworkConfig, SpikeVRT, build_network
 from model.recompute import Run, keep, recompute
 from model.spikes import SpikeEncoder
 from model.temporal_attention import Chunking
@@ -117,17 +117,30 @@ def test_the_spike_encoder_is_one_graph() -> None:
     assert_same(SpikeEncoder(3, (8, 8, 8, 8), (1, 2, 2), 2, CHUNKING), torch.randn(1, 3, 2, 10, 16))
 
 
-def test_the_network_compiles_its_parts_and_keeps_its_names(tiny: Callable[..., NetworkConfig]) -> None:
+def test_the_network_compiles_its_pieces_and_keeps_its_names(tiny: Callable[..., NetworkConfig]) -> None:
     network = build_network(tiny(), num_bins=3)
     names = list(network.state_dict())
     asked: dict[str, dict[str, Any]] = {}
-    for name, part in network.parts().items():
-        part.compile = lambda name=name, **options: asked.update({name: options})
-    network.compile(dynamic=False)
-    stages = {f"stage{i}" for i in range(1, 8)} | {"stage8.1", "stage8.2"}
-    assert asked.keys() == stages | {"spike_encoder"} | {f"fusions.{i}" for i in range(4)}
+    for name, module in network.named_modules():
+        module.compile = lambda name=name, **options: asked.update({name: options})
+    SpikeVRT.compile(network, dynamic=False)
+    blocks = {name for name, module in network.named_modules() if isinstance(module, AttentionBlock)}
+    pieces = blocks | {f"stage{i}.pa_{kind}" for i in range(1, 8) for kind in ("deform", "fuse")}
+    assert asked.keys() == pieces | {"spike_encoder"} | {f"fusions.{i}" for i in range(4)}
     assert all(options == {"dynamic": False} for options in asked.values())
     assert list(network.state_dict()) == names
+
+
+def test_blocks_of_one_shape_share_a_graph() -> None:
+    def block(drop_path: float) -> AttentionBlock:
+        return AttentionBlock(8, (1, 2, 2), 2, 2.0, mutual=False, drop_path=drop_path)
+
+    plan = plan_windows((3, 4, 4), (1, 2, 2), shifted=True, device="cpu")
+    for rate in (0.1, 0.2, 0.3):
+        module = block(rate).train()
+        module.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+        module(torch.randn(1, 3, 4, 4, 8, requires_grad=True), plan).sum().backward()
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.slow
