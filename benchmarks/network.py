@@ -327,7 +327,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--checkpointing", nargs="+", choices=tuple(CHECKPOINTED))
     parser.add_argument("--ours-only", action="store_true", help="without the plain network")
     parser.add_argument("--spikes", action="store_true", help="also ours with the spike branch")
-    parser.add_argument("--compile", action="store_true", help="also ours with compiled stages")
+    parser.add_argument("--compile", action="store_true", help="also ours, compiled as in training; on a CPU that takes minutes")
     parser.add_argument("--parts", action="store_true", help="also a table by part, of the first size")
     parser.add_argument("--rounds", type=int, help="5, on CUDA 10")
     parser.add_argument(
