@@ -325,6 +325,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--depths", choices=("mid", "full"), help="full is the default on CUDA")
     parser.add_argument("--channels", choices=("official", "96"), default="official")
     parser.add_argument("--checkpointing", nargs="+", choices=tuple(CHECKPOINTED))
+    parser.add_argument("--ours-only", action="store_true", help="without the plain network")
     parser.add_argument("--spikes", action="store_true", help="also ours with the spike branch")
     parser.add_argument("--compile", action="store_true", help="also ours, compiled as in training")
     parser.add_argument("--parts", action="store_true", help="also a table by part, of the first size")
@@ -349,6 +350,7 @@ def _variants(checkpointing: Recompute, options: argparse.Namespace) -> list[Var
     variants = [
         Variant(network="plain", precision=precision, checkpointing=checkpointing)
         for precision in dict.fromkeys(("fp32", fast))
+        if not options.ours_only
     ]
     for network in ("ours", "ours with spikes") if options.spikes else ("ours",):
         for compiled in (False, True) if options.compile else (False,):

@@ -191,7 +191,7 @@ class WindowAttention(nn.Module):
         bias = self._relative_bias(windows.shape[-2])
         out = window_attention(self.qkv_self(windows), bias, plan.regions, self.num_heads, mutual=False)
         if self.mutual:
-            qkv = self.qkv_mut(windows + self.position_bias.repeat(1, 2, 1))
+            qkv = self.qkv_mut(windows + self.position_bias.repeat(1, 2, 1).to(windows.dtype))
             mutual = window_attention(qkv, None, plan.regions, self.num_heads, mutual=True)
             out = torch.cat((mutual, out), dim=-1)
         return self.proj(out)
@@ -223,8 +223,8 @@ class AttentionBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
-        x = x + self.drop_path(self._attend(self.norm1(x), plan))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self._attend(_as_autocast(self.norm1(x)), plan))
+        return x + self.drop_path(self.mlp(_as_autocast(self.norm2(x))))
 
     def _attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """Attention in (shifted) windows; the video is padded with zeros, which take part as tokens."""
@@ -302,6 +302,14 @@ class ResidualAttentionGroup(nn.Module):
     def forward(self, x: Tensor, run: Run = keep) -> Tensor:
         """(B, D, H, W, C) -> same; `run` calls the blocks."""
         return x + self.linear(self.residual_group(x, run))
+
+
+def _as_autocast(x: Tensor) -> Tensor:
+    """In autocast's precision where it is on: before all that is done to `x` on its way to the matrix products."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
 def _size3(values: object) -> Size3:

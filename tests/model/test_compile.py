@@ -117,7 +117,9 @@ def test_the_spike_encoder_is_one_graph() -> None:
     assert_same(SpikeEncoder(3, (8, 8, 8, 8), (1, 2, 2), 2, CHUNKING), torch.randn(1, 3, 2, 10, 16))
 
 
-def test_the_network_compiles_its_pieces_and_keeps_its_names(tiny: Callable[..., NetworkConfig]) -> None:
+def test_the_network_compiles_its_full_size_pieces_and_keeps_its_names(
+    tiny: Callable[..., NetworkConfig],
+) -> None:
     network = build_network(tiny(), num_bins=3)
     names = list(network.state_dict())
     asked: dict[str, dict[str, Any]] = {}
@@ -125,7 +127,9 @@ def test_the_network_compiles_its_pieces_and_keeps_its_names(tiny: Callable[...,
         module.compile = lambda name=name, **options: asked.update({name: options})
     SpikeVRT.compile(network, dynamic=False)
     blocks = {name for name, module in network.named_modules() if isinstance(module, AttentionBlock)}
-    pieces = blocks | {f"stage{i}.pa_{kind}" for i in range(1, 8) for kind in ("deform", "fuse")}
+    blocks = {name for name in blocks if name.startswith(("stage1.", "stage7.", "stage8."))}
+    assert len(blocks) >= 6
+    pieces = blocks | {f"stage{i}.pa_{kind}" for i in (1, 7) for kind in ("deform", "fuse")}
     assert asked.keys() == pieces | {"spike_encoder"} | {f"fusions.{i}" for i in range(4)}
     assert all(options == {"dynamic": False} for options in asked.values())
     assert list(network.state_dict()) == names

@@ -333,12 +333,20 @@ def test_compiles_without_a_graph_break_with_and_without_checkpointing(
 
     leaves = [current, neighbour, flow, *align.parameters()]
     backend = "aot_eager" if device == "cpu" else "inductor"
-    want = run(current, neighbour, flow)
-    got = torch.compile(run, fullgraph=True, backend=backend)(current, neighbour, flow)
-    assert got.dtype == torch.bfloat16
-    torch.testing.assert_close(got, want, atol=2e-2, rtol=2e-2)
-    for a, b in zip(*(torch.autograd.grad(o.float().sum(), leaves) for o in (got, want)), strict=True):
-        assert (a - b).abs().max() <= 5e-2 * b.abs().max()
+    exact = _with_gradients(forward(current, neighbour, flow), leaves)
+    eager = _with_gradients(run(current, neighbour, flow), leaves)
+    compiled = _with_gradients(
+        torch.compile(run, fullgraph=True, backend=backend)(current, neighbour, flow), leaves
+    )
+    assert compiled[0].dtype == torch.bfloat16
+    # Offsets in half precision decide between pixels: the two may differ, but one is as near to float32 as the other.
+    for got, usual, want in zip(compiled, eager, exact, strict=True):
+        error, accepted = (got - want).norm(), (usual - want).norm()
+        assert error <= 1.5 * accepted + 1e-3 * want.norm()
+
+
+def _with_gradients(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    return [out.detach(), *torch.autograd.grad(out.float().sum(), leaves)]
 
 
 @needs_kernels
