@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from model.conv3d import Conv3d
 from model.flow import (
     FLOW_SCALES,
     Flows,
@@ -208,7 +209,7 @@ class SpikeVRT(nn.Module):
         dims = config.embed_dims
         drop_paths = _drop_path_rates(config)
 
-        self.conv_first = nn.Conv3d(3 * (1 + 2 * 4), dims[0], (1, 3, 3), padding=(0, 1, 1))
+        self.conv_first = Conv3d(3 * (1 + 2 * 4), dims[0], (1, 3, 3), padding=(0, 1, 1))
         self.spynet = SpyNet() if config.flow == "spynet" else None
         for i in range(_STAGES):
             stage = Stage(
@@ -235,7 +236,7 @@ class SpikeVRT(nn.Module):
             )
         self.norm = nn.LayerNorm(dims[-1])
         self.conv_after_body = nn.Linear(dims[-1], dims[0])
-        self.conv_last = nn.Conv3d(dims[0], 3, (1, 3, 3), padding=(0, 1, 1))
+        self.conv_last = Conv3d(dims[0], 3, (1, 3, 3), padding=(0, 1, 1))
 
         self.apply(init_linear)
         # A fresh network returns its input: training starts at the blurry frame instead of finding it first.

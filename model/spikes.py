@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from model.conv3d import Conv3d
 from model.temporal_attention import Chunking, FeedForward, TemporalAttention, in_chunks
 
 
@@ -13,8 +14,8 @@ class ResidualBlock3D(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv1 = Conv3d(channels, channels, 3, padding=1)
+        self.conv2 = Conv3d(channels, channels, 3, padding=1)
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ class SpikeEncoder3D(nn.Module):
         widths = [num_bins, *channels]
         self.scales = nn.ModuleList()
         for i, width in enumerate(channels):
-            first = nn.Conv3d(widths[i], width, 3, stride=stride if i else 1, padding=1)
+            first = Conv3d(widths[i], width, 3, stride=stride if i else 1, padding=1)
             entry = [first] if i else [first, nn.ReLU()]
             self.scales.append(nn.Sequential(*entry, ResidualBlock3D(width), ResidualBlock3D(width)))
 
