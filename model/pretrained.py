@@ -67,7 +67,7 @@ def initialise(network: nn.Module, path: Path) -> Initialised:
     used = {name: tensor for name, tensor in weights.items() if name not in left_out}
     has_branch = any(name.startswith(SPIKE_MODULES) for name in used)
     fresh = [name for name in state if name.startswith(SPIKE_MODULES) and name not in used]
-    constants = {name for name, _ in network.named_buffers()}
+    constants = state.keys() - {name for name, _ in network.named_parameters()}
     computed = [name for name in state if name in constants and name not in used]
     _check(path, used, state, {*computed, *([] if has_branch else fresh)})
     network.load_state_dict(used, strict=False)

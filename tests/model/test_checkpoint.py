@@ -120,8 +120,8 @@ def damage(path: Path) -> None:
 
 def test_builds_the_trained_network(tmp_path: Path) -> None:
     network = build_network(NETWORK, 4).eval()
-    state = {f"model.{name}": torch.zeros_like(value) for name, value in network.state_dict().items()}
-    state |= {f"model.{name}": value for name, value in network.named_buffers()}
+    state = {f"model.{name}": value for name, value in network.state_dict().items()}
+    state |= {f"model.{name}": torch.zeros_like(value) for name, value in network.named_parameters()}
     state |= {f"ema.{name}": value.detach() for name, value in network.named_parameters()}
     CheckpointFolder(tmp_path / "run" / "checkpoints").save(state, header(), best=False)
     found, info = load_network(tmp_path / "run")
