@@ -27,7 +27,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from model.window_attention import MASKED_LOGIT
+from model.windows import MASKED_LOGIT
 
 MAX_HEAD_CHANNELS = 64
 

@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from model.deform import flow_guided_deform_conv, has_kernels
 from model.flow import Flows, warp
-from model.layers import AttentionGroup, GatedMLP, Size3
+from model.layers import AttentionGroup, GatedMLP
 from model.recompute import Run, keep
+from model.windows import Size3
 
 Resample = Literal["none", "down", "up"]
 

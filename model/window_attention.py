@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-MASKED_LOGIT = -100.0  # not -inf: published weights were trained with it
+from model.windows import MASKED_LOGIT
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 

@@ -15,12 +15,13 @@ from torch._dynamo.utils import counters
 
 from model.flow import Flows
 from model.fusion import TemporalCrossAttnFuse
-from model.layers import AttentionBlock, ResidualAttentionGroup, plan_windows
+from model.layers import AttentionBlock, ResidualAttentionGroup
 from model.network import NetworkConfig, SpikeVRT, build_network
 from model.recompute import Run, keep, recompute
 from model.spikes import SpikeEncoder
 from model.temporal_attention import Chunking
 from model.vrt import Resample, Stage
+from model.windows import plan_windows
 
 CHUNKING = Chunking(mode="fixed", size=8)
 
