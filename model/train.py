@@ -153,12 +153,11 @@ def _learner(
     stages = recomputation.stages if recomputation else config.network.checkpoint_stages
     network = build_network(replace(config.network, checkpoint_stages=stages), source.num_bins)
     parent = initialise(network, config.init) if config.init and not start else None
-    network.to(place.device)
     if parent and not parent.took_branch:
         parent = replace(parent, difference=check_import(network, config.init))
     takes_voxels = config.network.fusion != "none"
     learner = Learner(
-        network,
+        network.to(place.device),
         CombinedLoss(config.loss).to(place.device),
         VoxelNormalizer(normalization.table()).to(place.device) if takes_voxels else None,
         config.optim,
