@@ -102,6 +102,7 @@ def test_has_the_names_and_shapes_of_published_checkpoints(
     }
 
 
+@pytest.mark.slow  # ours is compared with the published one elsewhere, and this one with ours above
 def test_matches_the_published_network(golden: Any) -> None:
     plain = PlainVRT(golden.config, "lists").double().eval()
     plain.load_state_dict(golden.state, strict=True)
