@@ -298,7 +298,9 @@ def lane_table(
     return lanes, whole
 
 
-@compiled("UniTuple(int64, 2)(int64[::1], int64[::1], int64[:, ::1], boolean, int64, int64, int64, int64)")
+@compiled(
+    "UniTuple(int64, 2)(int64[::1], int64[::1], int64[:, ::1], boolean, int64, int64, int64, int64, uint8[::1])"
+)
 def count_lanes(
     frames: npt.NDArray[np.int64],
     edges: npt.NDArray[np.int64],
@@ -308,6 +310,7 @@ def count_lanes(
     out: int,
     bin_stride: int,
     end: int,
+    room: npt.NDArray[np.uint8],
 ) -> tuple[int, int]:
     """Count the spikes of each bin in a window that is cut into lanes; empty bins are left as they are.
 
@@ -322,6 +325,8 @@ def count_lanes(
             are overwritten by the lanes that follow.
         out: address of the first of K x H x W bytes; counts of bin k begin `bin_stride` bytes after those of k - 1.
         end: address behind the last of them.
+        room: (2 * LANE,), this thread's alone. The caller's, who keeps it alive: numba frees an array after its last
+            use by name, even while its address is in use.
 
     Returns:
         Frames of the smallest bin, negative where the edges lie outside the frames, and of the largest.
@@ -334,7 +339,6 @@ def count_lanes(
     if least < 0 or most > MAX_FRAMES:
         return least, most
     places, starts = lanes.ctypes.data, frames.ctypes.data
-    room = np.empty(2 * LANE, np.uint8)
     spare = room.ctypes.data
     for k in range(len(edges) - 1):
         number, first_frame = edges[k + 1] - edges[k], starts + 8 * edges[k]

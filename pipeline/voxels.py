@@ -175,10 +175,8 @@ class PackedFrames:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected writable counts {expected}")
 
     def _count_bytes(self, edges: I64, rows: Span, columns: Span, out: U8) -> None:
-        from pipeline.count_kernel import (
-            count_lanes,
-            lane_table,
-        )  # numba: 0.3 s that few commands need to pay
+        # Imports numba: 0.3 s that few commands need to pay.
+        from pipeline.count_kernel import LANE, count_lanes, lane_table
 
         pixels = 8 * self.parts[0].shape[2]
         if columns == (0, pixels) and 8 * self.row_stride == out.strides[1] == pixels:
@@ -189,8 +187,9 @@ class PackedFrames:
         lanes, whole = lane_table(*window)
         place = out.ctypes.data
         end = place + out.nbytes
+        room = np.empty(2 * LANE, np.uint8)
         least, most = count_lanes(
-            self.addresses, edges, lanes, whole, out.shape[2], place, out.strides[0], end
+            self.addresses, edges, lanes, whole, out.shape[2], place, out.strides[0], end, room
         )
         if least < 0:
             raise ValueError(f"edges {edges.tolist()} do not cut {len(self)} frames into bins")

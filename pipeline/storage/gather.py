@@ -152,6 +152,7 @@ _BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 _STARTS = types.Array(types.int64, 4, "A", readonly=True)
 _FOUR = types.UniTuple(types.int64, 4)
 _OUT = types.Array(types.uint8, 4, "A")
+_ROOM = types.Array(types.uint8, 1, "C")
 
 
 @_inner
@@ -281,8 +282,13 @@ def gather(source: U8, starts: I64, chunk: Four, base: Four, out: U8) -> bool:
     return True
 
 
-@compiled(types.void(_BYTES, types.int64, _FOUR, _FOUR, _OUT))
-def gather_bits(planes: U8, block_bytes: int, chunk: Four, base: Four, out: U8) -> None:
+def room_bytes(chunk: Four) -> int:
+    """How much room `gather_bits` needs for chunks of this shape."""
+    return chunk[2] * ((chunk[3] + 7) // LANES * LANES + 2 * LANES)
+
+
+@compiled(types.void(_BYTES, types.int64, _FOUR, _FOUR, _OUT, _ROOM))
+def gather_bits(planes: U8, block_bytes: int, chunk: Four, base: Four, out: U8, room: U8) -> None:
     """Copy from one chunk whose bits are still shuffled: only the bytes that are asked for are put together again.
 
     Every block of such a chunk is eight planes, of which plane p has bit p of the block's bytes, the first byte in
@@ -291,13 +297,14 @@ def gather_bits(planes: U8, block_bytes: int, chunk: Four, base: Four, out: U8) 
     Args:
         planes: the chunk, contiguous, and at least `LANES` bytes more.
         block_bytes: size of a block, a multiple of 8; the last one may be smaller.
+        room: `room_bytes` or more, this thread's alone. The caller's, who keeps it alive: numba frees an array after
+            its last use by name, even while its address is in use.
     """
     (a, a_stop), (b, b_stop), (c, c_stop), (d, d_stop) = _overlaps(chunk, base, out)
     size = chunk[0] * chunk[1] * chunk[2] * chunk[3]
     columns = d_stop - d
     pitch = (columns + 7) // LANES * LANES + 2 * LANES
-    joined = np.empty((c_stop - c) * pitch, np.uint8)
-    address, bits = joined.ctypes.data, planes.ctypes.data
+    address, bits = room.ctypes.data, planes.ctypes.data
     aligned = chunk[3] % 8 == 0
     block = 0
     for x in range(a, a_stop):

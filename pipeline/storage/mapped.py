@@ -33,7 +33,7 @@ from pipeline.storage.shards import (
     crc32c_bytes,
     shard_key,
 )
-from pipeline.storage.unpacking import unpack_planes, unpacked_bytes
+from pipeline.storage.unpacking import room_to_join, unpack_planes, unpacked_bytes
 
 MAX_CHUNK_BYTES = 1 << 28
 """The largest chunks that are written are tables of a sequence's frames, or single spike frames."""
@@ -207,11 +207,12 @@ class _MappedShard:
             gather(self._bytes, self._starts[box], self._chunk, base, out)
 
     def _gather_unpacked(self, data: npt.NDArray[np.uint8], base: Index, out: npt.NDArray[np.uint8]) -> None:
-        from pipeline.storage.gather import gather, gather_bits
+        from pipeline.storage.gather import gather, gather_bits, room_bytes
 
         unpacked, block_bytes = unpack_planes(data, self._layout.chunk_bytes)
         if block_bytes:
-            gather_bits(unpacked, block_bytes, self._chunk, base, out)
+            room = room_to_join(room_bytes(self._chunk))
+            gather_bits(unpacked, block_bytes, self._chunk, base, out, room)
         else:
             gather(unpacked, _FIRST, self._chunk, base, out)
 

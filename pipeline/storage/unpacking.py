@@ -45,6 +45,11 @@ def unpack_planes(data: U8, chunk_bytes: int) -> tuple[U8, int]:
     return room.unpacked, block_bytes
 
 
+def room_to_join(size: int) -> U8:
+    """`size` bytes or more of this thread's, for `gather_bits`; its next call gives the same again."""
+    return _ROOM.to_join(size)
+
+
 def _has_planes(packed: U8, block_bytes: int, chunk_bytes: int) -> bool:
     """Whether every block is eight planes: Blosc leaves blocks alone that are not whole groups of 8 elements."""
     shuffled = packed[_FLAGS] & (_COPIED | _BITS_SHUFFLED) == _BITS_SHUFFLED
@@ -57,7 +62,7 @@ class _Room(threading.local):
     """Buffers of a thread, as large as the largest chunk it has unpacked."""
 
     def __init__(self) -> None:
-        self.unpacked = self.packed = np.empty(0, np.uint8)
+        self.unpacked = self.packed = self.joined = np.empty(0, np.uint8)
 
     def of(self, unpacked_bytes: int, packed_bytes: int) -> "_Room":
         if len(self.unpacked) < unpacked_bytes:
@@ -65,6 +70,11 @@ class _Room(threading.local):
         if len(self.packed) < packed_bytes:
             self.packed = np.empty(packed_bytes, np.uint8)
         return self
+
+    def to_join(self, size: int) -> U8:
+        if len(self.joined) < size:
+            self.joined = np.empty(size, np.uint8)
+        return self.joined
 
 
 _ROOM = _Room()

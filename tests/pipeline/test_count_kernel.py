@@ -7,9 +7,9 @@ from pipeline.count_kernel import LANE, UNROLLED, count_lanes, lane_table
 def count(packed, edges, lanes, whole, width, out):
     """`count_lanes` of one array of packed frames."""
     frames = packed.ctypes.data + np.arange(len(packed)) * packed.strides[0]
-    place = out.ctypes.data
+    place, room = out.ctypes.data, np.empty(2 * LANE, np.uint8)
     return count_lanes(
-        frames, np.array(edges), lanes, whole, width, place, out.strides[0], place + out.nbytes
+        frames, np.array(edges), lanes, whole, width, place, out.strides[0], place + out.nbytes, room
     )
 
 

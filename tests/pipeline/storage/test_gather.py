@@ -13,6 +13,7 @@ from pipeline.storage.gather import (
     load_byte,
     move,
     reverse,
+    room_bytes,
     store_byte,
     transpose,
 )
@@ -93,7 +94,8 @@ def test_joins_bits_like_numpy_however_the_memory_is_laid_out(window, blocks, mo
     block_bytes = max(8, values.size // blocks // 8 * 8)
     out, room = memory(spans, steps, exchanged, spread)
     room[...] = 77
-    gather_bits(shuffled(values, block_bytes), block_bytes, chunk, tuple(-a for a, _ in spans), out)
+    planes, to_join = shuffled(values, block_bytes), np.empty(room_bytes(chunk), np.uint8)
+    gather_bits(planes, block_bytes, chunk, tuple(-a for a, _ in spans), out, to_join)
     np.testing.assert_array_equal(out, values[tuple(slice(a, b) for a, b in spans)])
     out[...] = 77
     assert (room == 77).all()

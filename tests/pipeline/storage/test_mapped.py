@@ -1,6 +1,10 @@
 import json
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,6 +217,45 @@ def test_threads_may_unpack_and_verify_the_same_shard_at_once(tmp_path):
         with ThreadPoolExecutor(8) as pool:
             for number, found in pool.map(read, [*range(44)] * 3):
                 np.testing.assert_array_equal(found, values[:, :, number : number + 20])
+
+
+READ_BY_THREADS = """
+import sys, threading, time
+import numpy as np
+from pathlib import Path
+from pipeline.storage.mapped import MappedArray
+
+array, values = MappedArray(Path(sys.argv[1])), np.load(sys.argv[2])
+wrong, end = [], time.monotonic() + 1.5
+
+def read(seed):
+    random = np.random.default_rng(seed)
+    while time.monotonic() < end:
+        rows = int(random.integers(8, 33))
+        first = int(random.integers(0, 64 - rows))
+        out = np.empty((8, 4, rows, 64), np.uint8)
+        array.read_into((slice(None), slice(None), slice(first, first + rows)), out)
+        if not np.array_equal(out, values[:, :, first : first + rows]):
+            wrong.append(first)
+
+threads = [threading.Thread(target=read, args=(seed,)) for seed in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.exit(bool(wrong))
+"""
+
+
+def test_threads_that_share_a_heap_do_not_write_where_another_one_works(tmp_path):
+    """With one heap for all threads, memory that a thread still uses after it was freed is at once another one's."""
+    values = np.random.default_rng(0).poisson(0.5, (8, 4, 64, 64)).astype(np.uint8)
+    sides = {"shard": (4, 4, 64, 64), "chunk": (1, 4, 32, 32), "names": tuple("abcd"), "shape": values.shape}
+    path = write_array(tmp_path / "lz4", values, codec="lz4", **sides)
+    np.save(tmp_path / "values.npy", values)
+    words = [sys.executable, "-c", READ_BY_THREADS, str(path), str(tmp_path / "values.npy")]
+    environment = os.environ | {"MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
+    assert subprocess.run(words, env=environment).returncode == 0
 
 
 def test_goes_to_other_processes(arrays, values):

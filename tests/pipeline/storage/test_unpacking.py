@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numcodecs import Blosc
 
-from pipeline.storage.gather import gather_bits
+from pipeline.storage.gather import gather_bits, room_bytes
 from pipeline.storage.unpacking import SPARE_BYTES, unpack_planes, unpacked_bytes
 
 BIT, BYTE, NONE = Blosc.BITSHUFFLE, Blosc.SHUFFLE, Blosc.NOSHUFFLE
@@ -28,7 +28,7 @@ def joined(data: np.ndarray, size: int) -> np.ndarray:
     if not block_bytes:
         return room[:size].copy()
     out = np.empty((1, 1, 1, size), np.uint8)
-    gather_bits(room, block_bytes, out.shape, (0, 0, 0, 0), out)
+    gather_bits(room, block_bytes, out.shape, (0, 0, 0, 0), out, np.empty(room_bytes(out.shape), np.uint8))
     return out.reshape(-1)
 
 
