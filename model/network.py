@@ -279,9 +279,9 @@ class SpikeVRT(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the pieces of the stages at full resolution, the spike encoder and the fusions, in place.
 
-        These stages are four fifths of the backbone's operations. Pieces of the same code and shapes share one graph, 10
-        for the 36 of the reference backbone. The rest stays eager: smaller stages are made of the same operators and
-        would take as long to compile, the flows convolve only.
+        These stages are four fifths of the backbone's operations. Pieces of the same code and shapes share one graph,
+        10 for the 36 of the reference backbone. The rest stays eager: smaller stages are made of the same operators
+        and would take as long to compile, the flows convolve only.
 
         Args:
             args, kwargs: of `torch.compile`.
