@@ -28,9 +28,8 @@ _STAGES = 7
 _KINDS: tuple[Resample, ...] = ("none", "down", "down", "down", "up", "up", "up")
 _SCALES = (0, 1, 2, 3, 2, 1, 0)  # each stage works at 1 / 2**scale of the frame
 _COARSEST = 8
-_FULL_SIZE = "178"
-"""Stages at the resolution of the frames."""
 _PIECE = re.compile(r"stage\d\..*blocks\.\d+|stage\d\.pa_(deform|fuse)")
+_FULL_SIZE_PIECE = re.compile(r"stage[178]\..*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,7 +288,7 @@ class SpikeVRT(nn.Module):
         branch = [
             part for name, part in self.parts().items() if name.startswith(("spike_encoder", "fusions"))
         ]
-        full = [piece for name, piece in self.pieces().items() if name[len("stage")] in _FULL_SIZE]
+        full = [piece for name, piece in self.pieces().items() if _FULL_SIZE_PIECE.fullmatch(name)]
         for module in (*full, *branch):
             module.compile(*args, **kwargs)
 
