@@ -14,7 +14,7 @@ from cli.presets import config_path
 from cli.side_by_side import train_side_by_side
 
 if TYPE_CHECKING:
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
 
 PRESET = Path("tiny")
 NUM_BINS = 16
@@ -98,7 +98,7 @@ def _make_store(
 
 
 def _read_config(name: str, store: Path, seed: int, overrides: list[str]) -> "TrainConfig":
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
     from pipeline.config import load_config
 
     config = load_config(

@@ -273,7 +273,7 @@ def _inspect_checkpoint(path: Path, output: Output) -> dict[str, Any]:
 
 def _inspect_config(path: Path, overrides: list[str], output: Output) -> dict[str, Any]:
     from model.config_facts import config_facts
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
     from pipeline.config import load_config
 
     facts = config_facts(load_config(TrainConfig, config_path(path), overrides, {"store": "STORE"}))

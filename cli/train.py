@@ -12,7 +12,7 @@ from cli.presets import config_path
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
 def _read_settings(name: Path, overrides: list[str]) -> "TrainConfig":
     path = config_path(name)
 
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
     from pipeline.config import load_config
 
     try:
@@ -75,7 +75,7 @@ def _read_settings(name: Path, overrides: list[str]) -> "TrainConfig":
 
 
 def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: bool) -> None:
-    from model.train_plan import plan_training
+    from model.training.dry_run import plan_training
 
     plan = plan_training(settings, run, resume=resume)
     size = human_bytes(plan.checkpoint_bytes)

@@ -8,7 +8,7 @@ from torch import nn
 from model.cost import Flops, choose_stages, clip_size, count_flops, effect_of, measure_activations
 from model.network import SpikeVRT, build_network
 from model.parallel import parallel
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
 from pipeline.storage.places import is_remote
 from pipeline.store import open_store
 

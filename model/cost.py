@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.network import NetworkConfig, SpikeVRT, build_network
 from model.parallel import Parallel
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
 STAGES = range(1, 9)

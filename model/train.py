@@ -12,21 +12,21 @@ import torch
 from model.checkpoint import CheckpointInfo
 from model.checkpoint_file import load_tensors
 from model.cost import Recomputation, clip_size, plan_recomputation
-from model.events import Best, Listener, Milestone
-from model.learner import Learner
 from model.losses import CombinedLoss
 from model.network import build_network
 from model.normalize import VoxelNormalizer
 from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
-from model.provenance import checkpoint_header, identity_of, run_facts, session_facts
-from model.run_folder import RunFolder, require_same
-from model.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
-from model.samples import SamplePictures
-from model.signals import StopRequest
-from model.train_config import TrainConfig
-from model.trainer import Schedule, Trainer
-from model.validation import Validator
+from model.training.config import TrainConfig
+from model.training.events import Best, Listener, Milestone
+from model.training.learner import Learner
+from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
+from model.training.run_folder import RunFolder, require_same
+from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
+from model.training.samples import SamplePictures
+from model.training.signals import StopRequest
+from model.training.trainer import Schedule, Trainer
+from model.training.validation import Validator
 from pipeline.clips import ClipSource, Sample, batches
 from pipeline.config import to_plain
 from pipeline.reports import Progress, no_progress

@@ -404,7 +404,7 @@ def build_manifest(place: Place, values: Any) -> None:
 
 
 def use_config(place: Place, example: tuple[Path, list[Any], list[str]]) -> None:
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
 
     path, edits, overrides = example
     values = edited(yaml.safe_load(path.read_text()), edits)
@@ -618,7 +618,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, small_scenes: list[str]) -> P
     place = Place(folder, folder / "raw", folder / "store")
     simulate_scenes(place.raw, from_overrides(SceneConfig, small_scenes))
     ingest(place.raw, place.store, _simulated())
-    from model.train_config import TrainConfig  # noqa: F401 - loading torch is not an example's time and memory
+    from model.training.config import TrainConfig  # noqa: F401 - loading torch is not an example's time and memory
 
     return place
 

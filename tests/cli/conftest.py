@@ -41,7 +41,7 @@ def trained(store: Path, small_training: list[str]) -> Path:
     """The folder of a finished run on it, not to be changed."""
     from cli.presets import config_path
     from model.train import train
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
     from pipeline.config import load_config
 
     config = load_config(TrainConfig, config_path(Path("tiny")), [*small_training, f"store={store}"])

@@ -41,13 +41,13 @@ def test_says_what_may_be_meant(name: str, problem: str, fix: str) -> None:
 
 @pytest.mark.parametrize("preset", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_preset_is_a_config(preset: Path) -> None:
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
 
     load_config(TrainConfig, config_path(Path(preset.stem)), ["store=S"])
 
 
 def test_a_config_of_ones_own_extends_a_preset(tmp_path: Path) -> None:
-    from model.train_config import TrainConfig
+    from model.training.config import TrainConfig
 
     (tmp_path / "mine.yaml").write_text(f"extends: {SHIPPED / 'rgb_only.yaml'}\nstore: S\nsteps: 7\n")
     config = load_config(TrainConfig, config_path(tmp_path / "mine.yaml"))

@@ -4,7 +4,7 @@ import pytest
 
 from model.config_facts import config_facts, count_parameters
 from model.network import NetworkConfig, build_network
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
 from pipeline.clips import ClipConfig
 from pipeline.errors import StoreError
 

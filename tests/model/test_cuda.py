@@ -20,19 +20,19 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from tests.model.training.test_learner import Net, assert_equal, state_of
 from torch import Tensor
 
-from model.learner import Learner
 from model.losses import CombinedLoss, LossConfig
 from model.network import NetworkConfig, SpikeVRT, build_network
 from model.normalize import NUM_COUNTS, VoxelNormalizer
-from model.optim import OptimConfig
 from model.parallel import Parallel, ParallelConfig, parallel
-from model.signals import StopRequest
-from model.trainer import Schedule, Trainer
+from model.training.learner import Learner
+from model.training.optim import OptimConfig
+from model.training.signals import StopRequest
+from model.training.trainer import Schedule, Trainer
 from pipeline.clips import Sample
 from pipeline.errors import ConfigError, TrainingError
-from tests.model.test_learner import Net, assert_equal, state_of
 from tests.model.test_network import (  # the tests run here too, on what the fixture `run` of this file gives
     GoldenRun,
     run_golden,

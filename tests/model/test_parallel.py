@@ -21,10 +21,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from model.learner import Learner
+from model.training.learner import Learner
 from model.losses import CombinedLoss, LossConfig
 from model.normalize import NUM_COUNTS, VoxelNormalizer
-from model.optim import OptimConfig
+from model.training.optim import OptimConfig
 from model.parallel import ParallelConfig, parallel
 from pipeline.clips import Sample
 

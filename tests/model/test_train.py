@@ -16,10 +16,10 @@ from model.checkpoint_file import load_tensors
 from model.cost import clip_size, count_flops, measure_activations
 from model.losses import LossConfig
 from model.network import NetworkConfig, build_network
-from model.optim import OptimConfig
 from model.parallel import Parallel
 from model.train import TrainReport, train
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
+from model.training.optim import OptimConfig
 from pipeline.clips import ClipConfig
 from pipeline.config import load_config
 from pipeline.errors import CheckpointError, ConfigError, StoreError, UsageError

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.evaluate import EvaluateConfig
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
 from pipeline.clips import ClipConfig
 from pipeline.config import build, from_overrides, load_config, to_plain
 from pipeline.errors import ConfigError

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from model.events import Best, Listener, Milestone, StepMetrics, Validation
-from model.learner import StepResult
 from model.parallel import Parallel
-from model.signals import StopRequest
-from model.trainer import Schedule, Trainer
+from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.learner import StepResult
+from model.training.signals import StopRequest
+from model.training.trainer import Schedule, Trainer
 from pipeline.clips import Sample
 from pipeline.errors import TrainingError
 

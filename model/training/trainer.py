@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from model.events import Best, Listener, Milestone, StepMetrics, Validation
-from model.learner import Learner, StepResult
-from model.pace import Pace
-from model.signals import StopRequest
+from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.learner import Learner, StepResult
+from model.training.pace import Pace
+from model.training.signals import StopRequest
 from pipeline.clips import Sample
 from pipeline.errors import TrainingError
 from pipeline.reports import Progress, no_progress

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch.utils.tensorboard import SummaryWriter
 
-from model.events import Listener, StepMetrics, Validation
+from model.training.events import Listener, StepMetrics, Validation
 from pipeline.clips import Sample
 from pipeline.files import write_atomic
 

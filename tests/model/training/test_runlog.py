@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from model.events import StepMetrics, Validation
-from model.runlog import (
+from model.training.events import StepMetrics, Validation
+from model.training.runlog import (
     FailedBatches,
     LogLines,
     MetricsFile,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.parallel import Parallel
-from model.validation import IDENTICAL_DB, Validator, spread, windows_of
+from model.training.validation import IDENTICAL_DB, Validator, spread, windows_of
 from pipeline.clips import Sample
 from pipeline.errors import TrainingError
 

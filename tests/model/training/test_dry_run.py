@@ -5,10 +5,10 @@ import pytest
 
 from model.losses import LossConfig
 from model.network import NetworkConfig, build_network
-from model.optim import OptimConfig
 from model.train import train
-from model.train_config import TrainConfig
-from model.train_plan import plan_training
+from model.training.config import TrainConfig
+from model.training.dry_run import plan_training
+from model.training.optim import OptimConfig
 from pipeline.clips import ClipConfig
 from pipeline.errors import CheckpointError, ConfigError, StoreError, TrainingError, UsageError
 from pipeline.ingest import ingest

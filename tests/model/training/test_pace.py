@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from model.pace import Pace
+from model.training.pace import Pace
 
 
 def test_counts_steps_and_waiting_and_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.ema import WeightAverage
+from model.training.ema import WeightAverage
 
 
 def test_follows_the_weights_by_the_formula() -> None:

@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from model.optim import OptimConfig, build_optimizer, flow_parameters, learning_rate, set_learning_rate
+from model.training.optim import (
+    OptimConfig,
+    build_optimizer,
+    flow_parameters,
+    learning_rate,
+    set_learning_rate,
+)
 
 
 class Parts(nn.Module):

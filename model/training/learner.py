@@ -7,11 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.ema import WeightAverage
 from model.losses import CombinedLoss, LossTerms
 from model.normalize import VoxelNormalizer, to_unit
-from model.optim import OptimConfig, build_optimizer, flow_parameters, learning_rate, set_learning_rate
 from model.parallel import Parallel
+from model.training.ema import WeightAverage
+from model.training.optim import (
+    OptimConfig,
+    build_optimizer,
+    flow_parameters,
+    learning_rate,
+    set_learning_rate,
+)
 from pipeline.clips import Sample
 from pipeline.errors import CheckpointError
 

@@ -11,9 +11,9 @@ from model.losses import CombinedLoss
 from model.network import build_network
 from model.parallel import Parallel, parallel
 from model.pretrained import initialise
-from model.provenance import identity_of
-from model.run_folder import RunFolder, require_same
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
+from model.training.provenance import identity_of
+from model.training.run_folder import RunFolder, require_same
 from pipeline.clips import ClipSource
 from pipeline.store import open_store
 

@@ -4,13 +4,13 @@ import pytest
 
 from model.losses import LossConfig
 from model.network import NetworkConfig
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
 from pipeline.clips import ClipConfig
 from pipeline.config import load_config, to_plain
 from pipeline.errors import ConfigError
 from pipeline.yaml_files import dump_yaml
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.mark.parametrize("name", ["tiny", "base", "rgb_only", "vrt_gopro"])

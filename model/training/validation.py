@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.events import Validation
 from model.metrics import psnr
 from model.parallel import Parallel
+from model.training.events import Validation
 from pipeline import store
 from pipeline.clips import Sample
 from pipeline.errors import TrainingError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
 from pipeline.clips import Sample
 
 METRICS = StepMetrics(

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from model.signals import StopRequest
+from model.training.signals import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from model.losses import LossConfig
 from model.network import NetworkConfig
-from model.optim import OptimConfig
 from model.parallel import ParallelConfig
+from model.training.optim import OptimConfig
 from pipeline.clips import ClipConfig
 
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from model.samples import SamplePictures, side_by_side
+from model.training.samples import SamplePictures, side_by_side
 from pipeline.clips import Sample
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from model.events import Listener
 from model.metrics import to_rgb8
+from model.training.events import Listener
 from pipeline.clips import Sample
 from pipeline.images import write_png
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.run_folder import RunFolder, flatten, require_same
+from model.training.run_folder import RunFolder, flatten, require_same
 from pipeline.errors import CheckpointError, UsageError
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.learner import Learner
 from model.losses import CombinedLoss, LossConfig
 from model.normalize import NUM_COUNTS, VoxelNormalizer
-from model.optim import OptimConfig
 from model.parallel import Parallel
+from model.training.learner import Learner
+from model.training.optim import OptimConfig
 from pipeline.clips import Sample
 from pipeline.errors import CheckpointError
 

@@ -14,11 +14,11 @@ from torch import nn
 
 from model.checkpoint import read_info
 from model.checkpoint_file import save_checkpoint
-from model.optim import OptimConfig
 from model.parallel import Parallel
-from model.provenance import checkpoint_header, identity_of, run_facts, session_facts
-from model.run_folder import require_same
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
+from model.training.optim import OptimConfig
+from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
+from model.training.run_folder import require_same
 from pipeline.config import build
 from pipeline.errors import UsageError
 from pipeline.stats import Normalization

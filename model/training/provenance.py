@@ -9,7 +9,7 @@ from torch import nn
 
 from model.checkpoint import versions
 from model.parallel import Parallel
-from model.train_config import TrainConfig
+from model.training.config import TrainConfig
 from pipeline.clips import ClipSource
 from pipeline.config import to_plain
 from pipeline.stats import Normalization
