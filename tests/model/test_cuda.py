@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from tests.model.training.test_learner import Net, assert_equal, state_of
 from torch import Tensor
 
 from model.losses import CombinedLoss, LossConfig
@@ -42,6 +41,7 @@ from tests.model.test_network import (  # the tests run here too, on what the fi
     test_output_and_loss_match_the_published_network,  # noqa: F401
     test_stages_and_flows_match_the_published_network,  # noqa: F401
 )
+from tests.model.training.test_learner import Net, assert_equal, state_of
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6
