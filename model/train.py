@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,19 @@ from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.learner import Learner
-from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
+from model.training.provenance import (
+    checkpoint_header,
+    identity_of,
+    numerics,
+    run_facts,
+    session_facts,
+    warn_of_other_numerics,
+)
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
 from model.training.samples import SamplePictures
 from model.training.signals import StopRequest
+from model.training.tolerant import Tolerant
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource, Sample, batches
@@ -92,7 +101,9 @@ def train(
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(parallel(config.parallel))
         stop = stack.enter_context(StopRequest())
-        folder = RunFolder(run, config.keep_checkpoints)
+        folder = RunFolder(run, config.keep_checkpoints, config.keep_every)
+        if place.is_main:
+            stack.enter_context(folder.lock())
         goes_on = resume and folder.is_run
         if goes_on and place.is_main:
             stack.enter_context(
@@ -105,13 +116,17 @@ def train(
         normalization = store.normalization(config.voxels)
         identity = identity_of(config, store, source, place)
         first = start.step if start else 0
+        best = None
         if start:
             require_same(run, start.header["identity"], identity)
+            warn_of_other_numerics(run, start.header.get("numerics", {}), numerics(place))
+            best = folder.checkpoints.find_best(start)
         clip = clip_size(config, source.num_bins, source.scale)
         recomputation = plan_recomputation(config.network, clip, place)
         learner, parent = _learner(config, source, normalization, place, start, recomputation)
         place.barrier()  # all that can be wrong was checked, by everyone: the main process may begin to write
         if place.is_main:
+            folder.tidy(start, best)
             folder.write_config(dump_yaml(to_plain(config)))
             folder.write_session(run_facts(config, store, learner.network), session_facts(place, first))
             if not goes_on:
@@ -122,12 +137,14 @@ def train(
         trainer = Trainer(
             learner,
             _schedule(config, stop_at),
-            save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
+            save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity, place)),
             validate=_validator(config, store, source, learner),
             listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
             progress=progress,
         )
-        trainer.best = Best(**start.best) if start and start.best else None
+        if start:
+            skipped = (start.header.get(name, 0) for name in ("skipped", "skipped_in_a_row"))
+            trainer.go_on_from(Best(**best.best) if best else None, *skipped)
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
         fit = trainer.fit(_clips(stack, config, source, place, first), stop, start=first)
     return TrainReport(
@@ -227,20 +244,30 @@ def _listeners(
     source: ClipSource,
     learner: Learner,
     first: int,
-) -> list[Listener]:
-    metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
-    board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
+) -> Sequence[Listener]:
+    metrics = MetricsFile(run / "metrics.jsonl", first)
+    board = TensorBoardLog(run / "tensorboard", first)
     listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]
     if config.sample_every:
         clip = source.batch(range(1), config.seed)
         listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
-    return listeners
+    tolerant = [Tolerant(listener) for listener in listeners]
+    for listener in tolerant:
+        stack.callback(listener.close)
+    return tolerant
 
 
 def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Callable[[Milestone], None]:
     def save(milestone: Milestone) -> None:
         best = milestone.best._asdict() if milestone.best else None
-        changing = {"step": milestone.step, "loss": milestone.loss, "best": best, "learner": learner.plain()}
+        changing = {
+            "step": milestone.step,
+            "loss": milestone.loss if math.isfinite(milestone.loss) else None,
+            "best": best,
+            "skipped": milestone.skipped,
+            "skipped_in_a_row": milestone.skipped_in_a_row,
+            "learner": learner.plain(),
+        }
         folder.checkpoints.save(learner.tensors(), {**header, **changing}, best=milestone.is_best)
 
     return save

@@ -25,7 +25,8 @@ class TrainConfig:
         log_every, validate_every, checkpoint_every, sample_every: in steps; 0 is never.
         validate_crop: side in pixels of the centre that is validated; None takes full frames.
         validate_clips: most clips of a sequence that are validated; None takes all.
-        keep_checkpoints: how many `step_*` stay beside `best` and `last`.
+        keep_checkpoints: how many of the newest `step_*` stay beside `best` and `last`.
+        keep_every: the `step_*` of every so many steps stay for ever; 0 keeps none so.
     """
 
     store: Path
@@ -42,6 +43,7 @@ class TrainConfig:
     validate_crop: int | None = 512
     validate_clips: int | None = 4
     keep_checkpoints: int = 2
+    keep_every: int = 0
     clip: ClipConfig = field(default_factory=ClipConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -52,7 +54,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
-        for name in ("seed", "workers", "validate_every", "checkpoint_every", "sample_every"):
+        for name in ("seed", "workers", "validate_every", "checkpoint_every", "sample_every", "keep_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
         for name, least in (("validate_crop", 16), ("validate_clips", 1)):

@@ -24,12 +24,18 @@ class Best(NamedTuple):
 
 
 class Milestone(NamedTuple):
-    """A state worth a checkpoint: steps done, loss of the last one, the best so far, and whether this is it."""
+    """A state worth a checkpoint: steps done, loss of the last one, the best so far, and whether this is it.
+
+    Attributes:
+        skipped, skipped_in_a_row: steps left out so far, and of these the ones since the last that was not.
+    """
 
     step: int
     loss: float
     best: Best | None
     is_best: bool
+    skipped: int = 0
+    skipped_in_a_row: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +49,7 @@ class StepMetrics:
         data_share: part of that time spent waiting for clips, in [0, 1].
         memory_bytes: most memory allocated on the device; of the process, on a CPU.
         eta_s: seconds left at this rate.
+        clips: checksum of the clips that this process learned from in this step, as they came.
     """
 
     step: int
@@ -57,6 +64,7 @@ class StepMetrics:
     data_share: float
     memory_bytes: int
     eta_s: float
+    clips: str = ""
 
 
 class Listener(Protocol):
@@ -70,6 +78,9 @@ class Listener(Protocol):
 
     def on_pictures(self, step: int, network: nn.Module) -> None:
         """It is time to show what `network` does after `step` steps."""
+
+    def on_checkpoint(self, step: int) -> None:
+        """The state after `step` steps is about to be saved: what was told until now must not be lost any more."""
 
     def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
         """Training stops because these batches of step `step` (from 0) gave no finite loss or gradient."""

@@ -1,7 +1,9 @@
 """Where a run comes from: what decides its weights, what its checkpoints carry along, what `run.json` says."""
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from pipeline.clips import ClipSource
 from pipeline.config import to_plain
 from pipeline.stats import Normalization
 from pipeline.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 def identity_of(config: TrainConfig, store: Store, source: ClipSource, place: Parallel) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def checkpoint_header(
     source: ClipSource,
     normalization: Normalization,
     identity: Mapping[str, Any],
+    place: Parallel,
 ) -> dict[str, Any]:
     """What every checkpoint of a run says, whatever its step; see `CheckpointInfo`."""
     return {
@@ -46,8 +51,34 @@ def checkpoint_header(
         "normalization": to_plain(normalization),
         "store": {"path": store.place, "fingerprint": store.fingerprint},
         "rng": {"seed": config.seed, "scheme": "seeded anew for each (seed, step, process)"},
+        "numerics": numerics(place),
         "versions": versions(),
     }
+
+
+def numerics(place: Parallel) -> dict[str, Any]:
+    """What the last bits of a result depend on beside the settings that must stay: sums in another order differ."""
+    on_cuda = place.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(place.device) if on_cuda else "cpu",
+        "threads": None if on_cuda else torch.get_num_threads(),
+        "processes": place.world,
+        "precision": place.precision,
+        "compile": place.compile,
+        "torch": torch.__version__,
+    }
+
+
+def warn_of_other_numerics(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say what keeps a resumed run from repeating an uninterrupted one bit for bit, if anything does."""
+    changed = [
+        f"{name} {now[name]} ({then[name]} before)" for name in now if name in then and then[name] != now[name]
+    ]
+    if changed:
+        logger.warning(
+            "%s: resumed with %s: as good as before, but not bit for bit what it would have been without a stop",
+            *(run, ", ".join(changed)),
+        )
 
 
 def run_facts(config: TrainConfig, store: Store, network: nn.Module) -> dict[str, Any]:

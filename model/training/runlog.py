@@ -3,6 +3,9 @@
 import contextlib
 import json
 import logging
+import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +32,7 @@ SLOW_DATA = 0.2
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append what this program logs inside to `path`, from INFO on."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     with contextlib.closing(handler), _our_loggers() as loggers:
         for log in loggers:
@@ -41,6 +44,20 @@ def log_file(path: Path) -> Iterator[None]:
         finally:
             for log in loggers:
                 log.removeHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that lacks what a full disk does not take; it was said on the terminal as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of logging
+        """Report what is not the disk's fault."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close it, and write what is left if there is space."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 @contextlib.contextmanager
@@ -99,8 +116,11 @@ class MetricsFile(Listener):
     """
 
     def __init__(self, path: Path, start: int) -> None:
-        kept = [line for line in _lines(path) if _step_of(line) <= start]
-        write_atomic(path, "".join(f"{line}\n" for line in kept))
+        lines = _lines(path)
+        whole = [(step, line) for line in lines if (step := _step_of(line)) is not None]
+        if len(whole) < len(lines):
+            logger.warning("%s: %d damaged lines are dropped", path, len(lines) - len(whole))
+        write_atomic(path, "".join(f"{line}\n" for step, line in whole if step <= start))
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def on_step(self, metrics: StepMetrics) -> None:
@@ -113,9 +133,14 @@ class MetricsFile(Listener):
             {"step": step, "val_psnr": validation.psnr, "val_frames": validation.frames, "best": is_best}
         )
 
+    def on_checkpoint(self, step: int) -> None:
+        """Bring the lines to the disk: a run goes on from its checkpoint, and does not write them again."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     def _write(self, values: dict[str, Any]) -> None:
         clean = {
-            key: value if value == value and abs(value) != float("inf") else None
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
         }
         self._file.write(json.dumps(clean) + "\n")
@@ -194,9 +219,13 @@ def duration(seconds: float) -> str:
 
 def _lines(path: Path) -> list[str]:
     """The whole lines of the file; what a killed process left unfinished is no line."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return text[: text.rfind("\n") + 1].splitlines()
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return text[: text.rfind("\n") + 1].split("\n")[:-1]
 
 
-def _step_of(line: str) -> int:
-    return int(json.loads(line)["step"])
+def _step_of(line: str) -> int | None:
+    """The step that a line of metrics is about; None where it is none."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -56,6 +56,13 @@ class Recorder(Listener):
         self.failures.append(step)
 
 
+class Second(Parallel):
+    """A process whose fellow has nothing to add to any sum."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+
 def clips() -> Iterator[Sample]:
     return (Sample(*(torch.tensor(i),) * 3) for i in range(10_000))
 
@@ -187,7 +194,7 @@ def test_says_when_the_clips_run_out() -> None:
 
 def test_only_the_main_process_writes_and_speaks() -> None:
     learner = FakeLearner()
-    learner.place = Parallel(device=torch.device("cpu"), rank=1, world=2)
+    learner.place = Second(device=torch.device("cpu"), rank=1, world=2)
     run = Run(learner, Schedule(steps=2, log_every=1, checkpoint_every=1))
     run.trainer.fit(clips(), StopRequest())
     assert not run.saved and not run.heard.steps and not run.progress
