@@ -85,6 +85,22 @@ def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> Non
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
+def test_damaged_lines_are_dropped_on_resume_which_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\0\0\0\n{"ste\xff": 2}\n3\n{"step": 2}\n')  # a power cut, flipped bits
+    MetricsFile(path, 2).close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert "3 damaged lines" in caplog.text
+
+
+def test_a_log_file_on_a_full_disk_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with log_file(Path("/dev/full")):
+        logging.getLogger("model.anything").warning("lost")
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_log_file_keeps_what_is_said_inside_and_puts_levels_back(tmp_path: Path) -> None:
     log = logging.getLogger("model.anything")
     before = logging.getLogger("model").level

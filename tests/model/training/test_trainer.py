@@ -10,7 +10,7 @@ from model.training.events import Best, Listener, Milestone, StepMetrics, Valida
 from model.training.learner import StepResult
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
-from pipeline.clips import Sample
+from pipeline.clips import Sample, checksum_of
 from pipeline.errors import TrainingError
 
 GOOD = StepResult(0.5, 0.5, 0.0, 1.0, 1e-3, True, False, False)
@@ -185,6 +185,41 @@ def test_a_periodic_checkpoint_that_fails_is_loud_and_the_last_one_fatal(
     ):
         run.trainer.fit(clips(), StopRequest())
     assert tried == [2, 4] and "CANNOT BE WRITTEN" in caplog.text
+
+
+def test_a_best_that_could_not_be_written_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(FakeLearner(), Schedule(steps=4, validate_every=1), [30.0, 33.0, 32.0, 31.0])
+    write = run.trainer.save
+
+    def save(milestone: Milestone) -> None:
+        if milestone.step == 2:
+            raise OSError(28, "No space left on device")
+        write(milestone)
+
+    run.trainer.save = save
+    run.trainer.fit(clips(), StopRequest())
+    assert [(m.step, m.is_best, m.best.step) for m in run.saved] == [(1, True, 1), (3, True, 3), (4, False, 3)]
+
+
+def test_steps_left_out_are_counted_over_sessions() -> None:
+    first = Run(FakeLearner(BAD), Schedule(steps=9, stop_at=2, max_skipped=3))
+    first.trainer.fit(clips(), StopRequest())
+    (saved,) = first.saved
+    assert (saved.skipped, saved.skipped_in_a_row) == (2, 2)
+    second = Run(FakeLearner(BAD), Schedule(steps=9, max_skipped=3))
+    second.trainer.go_on_from(saved.best, saved.skipped, saved.skipped_in_a_row)
+    with pytest.raises(TrainingError, match="3 steps in a row, up to step 3"):
+        second.trainer.fit(clips(), StopRequest(), start=2)
+
+
+def test_tells_of_checkpoints_before_they_are_written_and_which_clips_a_step_had() -> None:
+    run = Run(FakeLearner(), Schedule(steps=2, log_every=1, checkpoint_every=1, accumulate=2))
+    run.heard.on_checkpoint = lambda step: run.progress.append(-step)
+    run.trainer.fit(clips(), StopRequest())
+    assert run.progress == [1, -1, 2, -2]
+    first, second = (metrics.clips for metrics in run.heard.steps)
+    step_of = clips()
+    assert first == checksum_of([next(step_of), next(step_of)]) != second
 
 
 def test_says_when_the_clips_run_out() -> None:
