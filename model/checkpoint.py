@@ -217,7 +217,7 @@ class CheckpointFolder:
         return None
 
     def find_best(self, newest: CheckpointInfo) -> CheckpointInfo | None:
-        """The best checkpoint that `newest` tells of, whole; None if it tells of none, or, with a warning, it is lost."""
+        """The best checkpoint that `newest` tells of, whole; None if it tells of none, or it is lost, which is said."""
         if newest.best is None:
             return None
         step = int(newest.best["step"])
@@ -260,7 +260,9 @@ class CheckpointFolder:
         numbered = [(number, path) for path in self.steps() if (number := named_step(path)) is not None]
         later = [path for number, path in numbered if number > newest]
         earlier = [(number, path) for number, path in numbered if number <= newest][self.keep :]
-        return later + [path for number, path in earlier if not (self.keep_every and number % self.keep_every == 0)]
+        return later + [
+            path for number, path in earlier if not (self.keep_every and number % self.keep_every == 0)
+        ]
 
 
 def named_step(path: Path) -> int | None:

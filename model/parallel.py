@@ -33,11 +33,13 @@ class ParallelConfig:
         device: "auto" takes a CUDA device where there is one.
         precision: of the matrix products; weights and their updates stay in float32.
         compile: whether `torch.compile` is applied, to the parts of the network that gain by it.
+        deterministic: use kernels that repeat their results to the bit, where there are any; slower on CUDA.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):

@@ -18,11 +18,13 @@ from model.network import build_network
 from model.normalize import VoxelNormalizer
 from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
+from model.repeatable import repeatable
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.learner import Learner
 from model.training.provenance import (
     checkpoint_header,
+    generator_digest,
     identity_of,
     numerics,
     run_facts,
@@ -100,6 +102,7 @@ def train(
     """
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(parallel(config.parallel))
+        stack.enter_context(repeatable(config.parallel.deterministic))
         stop = stack.enter_context(StopRequest())
         folder = RunFolder(run, config.keep_checkpoints, config.keep_every)
         if place.is_main:
@@ -137,7 +140,9 @@ def train(
         trainer = Trainer(
             learner,
             _schedule(config, stop_at),
-            save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity, place)),
+            save=_saver(
+                folder, learner, checkpoint_header(config, store, source, normalization, identity, place)
+            ),
             validate=_validator(config, store, source, learner),
             listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
             progress=progress,
@@ -267,6 +272,7 @@ def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Ca
             "skipped": milestone.skipped,
             "skipped_in_a_row": milestone.skipped_in_a_row,
             "learner": learner.plain(),
+            "rng": {**header["rng"], "state": generator_digest(learner.place)},
         }
         folder.checkpoints.save(learner.tensors(), {**header, **changing}, best=milestone.is_best)
 

@@ -1,5 +1,6 @@
 """Where a run comes from: what decides its weights, what its checkpoints carry along, what `run.json` says."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -56,6 +57,14 @@ def checkpoint_header(
     }
 
 
+def generator_digest(place: Parallel) -> str:
+    """SHA-256 of the state of torch's generators: a resumed run comes to the same one, though it is not restored."""
+    states = [torch.get_rng_state()]
+    if place.device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(place.device))
+    return hashlib.sha256(b"".join(state.numpy().tobytes() for state in states)).hexdigest()
+
+
 def numerics(place: Parallel) -> dict[str, Any]:
     """What the last bits of a result depend on beside the settings that must stay: sums in another order differ."""
     on_cuda = place.device.type == "cuda"
@@ -65,6 +74,7 @@ def numerics(place: Parallel) -> dict[str, Any]:
         "processes": place.world,
         "precision": place.precision,
         "compile": place.compile,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "torch": torch.__version__,
     }
 
@@ -72,7 +82,9 @@ def numerics(place: Parallel) -> dict[str, Any]:
 def warn_of_other_numerics(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Say what keeps a resumed run from repeating an uninterrupted one bit for bit, if anything does."""
     changed = [
-        f"{name} {now[name]} ({then[name]} before)" for name in now if name in then and then[name] != now[name]
+        f"{name} {now[name]} ({then[name]} before)"
+        for name in now
+        if name in then and then[name] != now[name]
     ]
     if changed:
         logger.warning(

@@ -192,7 +192,9 @@ class Trainer:
         if place.is_main:
             saved = self._write(milestone, final=final)
         if place.sum(torch.tensor([float(not saved)], device=place.device)).item():
-            self.best = self._saved_best  # one that is not on disk is none: the next that beats the saved one is
+            self.best = (
+                self._saved_best
+            )  # one that is not on disk is none: the next that beats the saved one is
         else:
             self._saved_best = self.best
 

@@ -198,7 +198,11 @@ def test_a_best_that_could_not_be_written_is_none(caplog: pytest.LogCaptureFixtu
 
     run.trainer.save = save
     run.trainer.fit(clips(), StopRequest())
-    assert [(m.step, m.is_best, m.best.step) for m in run.saved] == [(1, True, 1), (3, True, 3), (4, False, 3)]
+    assert [(m.step, m.is_best, m.best.step) for m in run.saved] == [
+        (1, True, 1),
+        (3, True, 3),
+        (4, False, 3),
+    ]
 
 
 def test_steps_left_out_are_counted_over_sessions() -> None:
