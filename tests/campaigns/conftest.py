@@ -45,15 +45,16 @@ def made(server: Server, tmp_path_factory: pytest.TempPathFactory, small_scenes:
 def trainings(
     tmp_path_factory: pytest.TempPathFactory, small_scenes: list[str], small_training: list[str]
 ) -> Iterator[Trainings]:
-    """Trainings of twelve steps; a store with voxel grids, and a process that has loaded torch."""
+    """Trainings of eight steps; a store with voxel grids, and a process that has loaded torch."""
     folder = tmp_path_factory.mktemp("trainings")
     raw, store = folder / "raw", folder / "store"
     simulate_scenes(raw, from_overrides(SceneConfig, small_scenes))
     ingest(raw, store, read_manifest("simulated"), workers=1)
     voxelize(store, num_bins=4, workers=1)
     server = Server(folder)
-    server.load("model.train")
-    often = ["steps=12", "checkpoint_every=3", "validate_every=4", "sample_every=0"]
+    for module in ("model.train", "torch._dynamo"):  # the second is what an optimizer imports when it is made
+        server.load(module)
+    often = ["steps=8", "batch_size=1", "checkpoint_every=3", "validate_every=4", "sample_every=0"]
     yield Trainings(server, store, (*small_training, *often))
     server.close()
 
