@@ -120,14 +120,16 @@ def load_network(path: Path) -> tuple[SpikeVRT, CheckpointInfo]:
     Raises:
         CheckpointError: missing, damaged, or not of this network.
     """
-    path = find_checkpoint(path)
-    info = read_info(path)
+    file = find_checkpoint(path)
+    info = read_info(file)
     try:
-        config = build(NetworkConfig, info.config["network"], f"{path}: network")
+        config = build(NetworkConfig, info.config["network"], f"{file}: network")
         network = build_network(config, info.num_bins)
-        network.load_state_dict(network_weights(path))
+        network.load_state_dict(network_weights(file))
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of this network: {error}") from error
+        raise CheckpointError(f"{file}: not a checkpoint of this network: {error}") from error
+    if read_header(file)["digest"] != info.header["digest"]:
+        return load_network(path)  # a training put a better one in its place meanwhile
     return network.eval(), info
 
 

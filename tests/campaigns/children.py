@@ -35,9 +35,9 @@ SHARD_BYTES, SPIKE_FRAMES = 8 << 10, 8
 
 
 class Children:
-    """Answers requests: `start`, then `wait`; or what makes children quick, by loading what they need into this process.
+    """Answers requests: `start`, then `wait`; `here` runs a command in this process and `load` imports a module.
 
-    These are `here`, which runs a command, and `load`, which imports a module.
+    What this process has loaded its children need not load.
     """
 
     def __init__(self) -> None:

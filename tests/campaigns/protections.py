@@ -17,7 +17,7 @@ import pipeline.tasks
 from pipeline.storage import building, generations, mapped, nodes, shards
 from pipeline.storage.shards import CRC_BYTES
 
-SLOW_BYTES, SLOW_SECONDS = 16 << 10, 0.001
+SLOW_BYTES, SLOW_SECONDS = 16 << 10, 0.002
 
 Patch = tuple[Any, str, Any]
 """An object, the name of one of its attributes, and what it is to be."""

@@ -52,9 +52,15 @@ def last_logged(run: Path) -> int:
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
-def wait_for(run: Path, step: int, child: Child) -> None:
-    """Wait until a step is logged, or the training has ended."""
-    while last_logged(run) < step and child.is_running():
+def sessions_of(run: Path) -> int:
+    """How many processes began to train there, and have dropped from the metrics what they do again."""
+    path = run / "log.txt"
+    return path.read_text().count(f"training {run} from step") if path.exists() else 0
+
+
+def wait_for(run: Path, step: int, child: Child, sessions: int = 0) -> None:
+    """Wait until a step is logged by a process that comes after so many `sessions`, or the training has ended."""
+    while (sessions_of(run) <= sessions or last_logged(run) < step) and child.is_running():
         time.sleep(POLL_SECONDS)
 
 
