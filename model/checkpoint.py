@@ -196,7 +196,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: there are some, and all are damaged.
         """
-        files = _distinct([self.last, self.best, *self.steps()])
+        files = _distinct([*self.steps(), self.last, self.best])
         headers, damaged = [], 0
         for path in files:
             try:

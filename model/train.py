@@ -35,7 +35,7 @@ from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
 from model.training.samples import SamplePictures
 from model.training.signals import StopRequest
-from model.training.tolerant import Tolerant
+from model.training.tolerant import Tolerant, tolerant_threads
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource, Sample, batches
@@ -250,6 +250,7 @@ def _listeners(
     learner: Learner,
     first: int,
 ) -> Sequence[Listener]:
+    stack.enter_context(tolerant_threads())
     metrics = MetricsFile(run / "metrics.jsonl", first)
     board = TensorBoardLog(run / "tensorboard", first)
     listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]

@@ -1,7 +1,9 @@
 """Listeners whose disk may fill up or fail: what they cannot write is said, and training goes on."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
 
@@ -9,6 +11,24 @@ from model.training.events import Listener, StepMetrics, Validation
 from pipeline.clips import Sample
 
 logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def tolerant_threads() -> Iterator[None]:
+    """Log an OSError that ends a thread in one line inside: TensorBoard writes in one of its own."""
+    before = threading.excepthook
+
+    def log(failure: threading.ExceptHookArgs) -> None:
+        if isinstance(failure.exc_value, OSError):
+            logger.error("a thread cannot write: %s; training goes on", failure.exc_value)
+        else:
+            before(failure)
+
+    threading.excepthook = log
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class Tolerant(Listener):

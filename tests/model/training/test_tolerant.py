@@ -1,12 +1,13 @@
 import errno
 import logging
+import threading
 from typing import Any
 
 import pytest
 from torch import nn
 
 from model.training.events import Listener
-from model.training.tolerant import Tolerant
+from model.training.tolerant import Tolerant, tolerant_threads
 from tests.model.training.test_events import METRICS, tell_everything
 
 
@@ -60,3 +61,16 @@ def test_other_errors_are_bugs_and_pass() -> None:
     with pytest.raises(ValueError, match="a bug"):
         Tolerant(Broken()).on_step(METRICS)
     Tolerant(Broken()).close()
+
+
+def test_a_thread_that_ends_at_a_full_disk_says_so_in_one_line(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = Disk()
+    disk.is_full = True
+    with tolerant_threads():
+        thread = threading.Thread(target=disk.close)
+        thread.start()
+        thread.join()
+    assert "a thread cannot write: [Errno 28]" in caplog.text
+    assert "Traceback" not in capsys.readouterr().err
