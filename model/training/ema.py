@@ -3,7 +3,9 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from model.sharding import own_rows
 
 
 class WeightAverage:
@@ -15,16 +17,25 @@ class WeightAverage:
     Args:
         network: what to average; copied with its buffers, which are not averaged.
         decay: of the average, in (0, 1).
+
+    Both networks may be sharded, in the same way, before the first update.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
-        self._ours = list(self.network.parameters())
-        self._theirs = list(network.parameters())
+        self._theirs = network
+        self._rows: tuple[list[Tensor], list[Tensor]] | None = None
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the weights after step `step` (0 for the first)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._ours, self._theirs, 1.0 - decay)
+        if self._rows is None:
+            ours, theirs = (
+                [own_rows(parameter) for parameter in network.parameters()]
+                for network in (self.network, self._theirs)
+            )
+            self._rows = ours, theirs
+        ours, theirs = self._rows
+        torch._foreach_lerp_(ours, theirs, 1.0 - decay)

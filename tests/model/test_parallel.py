@@ -18,6 +18,7 @@ WORKER = """
 import sys
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
@@ -33,28 +34,36 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.rgb, self.spynet = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+        self.gain = nn.Parameter(torch.ones(1, 1, 1, 1))  # fewer rows than processes
+        self.register_buffer("a_half", torch.tensor(0.5))
         self.poisoned = False
+
+    def parts(self):
+        return {"spynet": self.spynet}
 
     def forward(self, blurry, voxels):
         x = self.rgb(blurry.flatten(0, 1)) + self.spynet(blurry.flatten(0, 1))
+        x = 2 * self.a_half * self.gain * F.dropout(x, 0.25)
         x = x + voxels.mean((2, 3, 4)).view(-1, 1, 1, 1)
         return blurry + x.unflatten(0, blurry.shape[:2]) * (float("nan") if self.poisoned else 1.0)
 
 
-torch.set_num_threads(1)
-torch.manual_seed(0)
-with parallel(ParallelConfig(device="cpu")) as place:
-    config = OptimConfig(lr=1e-2, warmup_steps=0, flow_freeze_steps=2, accumulate=2)
+def learn(place, out):
+    torch.manual_seed(0)
+    micros = 4 // place.world
+    config = OptimConfig(
+        lr=1e-2, warmup_steps=0, clip_norm=0.05, flow_freeze_steps=2, accumulate=micros, ema_decay=0.9
+    )
     normalizer = VoxelNormalizer(np.resize(np.linspace(0, 1, 256, dtype=np.float32), NUM_COUNTS))
-    learner = Learner(
+    make = lambda: Learner(
         Net(), CombinedLoss(LossConfig(perceptual_weight=0.0)), normalizer, config, place, steps=6, seed=0
     )
+    learner = make()
     generator = torch.Generator().manual_seed(1)
     stops, losses = [], []
     for step in range(6):
         whole = torch.randint(0, 256, (4, 2, 3, 8, 8), dtype=torch.uint8, generator=generator)
-        each = 2 // place.world  # clips a process takes at once
-        mine = [whole[2 * i + place.rank * each :][:each] for i in range(2)]
+        mine = [whole[i * place.world + place.rank][None] for i in range(micros)]
         learner.network.poisoned = step == 4 and place.rank == place.world - 1
         result = learner.step(
             step, [Sample(x, x, x.flip(-1)) for x in mine], lambda: step == 3 and place.rank == 0
@@ -62,10 +71,26 @@ with parallel(ParallelConfig(device="cpu")) as place:
         stops.append(result.stop)
         losses.append(result.loss)
         assert result.applied == (step != 4), (place.rank, step, result)
+        if step == 2:  # go on in a new one
+            tensors, plain = learner.tensors(), learner.plain()
+            tensors, plain = place.gather((tensors, plain))[0]
+            learner = make()
+            learner.load(tensors, plain)
     assert stops == [False, False, False, True, False, False], (place.rank, stops)
+    best = learner.best_network
+    if place.is_main:  # alone
+        restored = learner.restore(best, Sample(*[whole[:1]] * 3))
+        assert restored.isfinite().all() and restored.std() > 0
     state = learner.tensors()
     state = state | {"losses": torch.tensor([loss for i, loss in enumerate(losses) if i != 4])}
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, f"{sys.argv[1]}.{place.rank}")
+    state |= {f"best.{name}": value for name, value in best.state_dict().items()}
+    save_file({name: tensor.clone() for name, tensor in state.items()}, f"{out}.{place.rank}")
+
+
+torch.set_num_threads(1)
+for strategy in ("ddp", "fsdp"):
+    with parallel(ParallelConfig(device="cpu", strategy=strategy)) as place:
+        learn(place, f"{sys.argv[1]}.{strategy}")
 """
 
 
@@ -98,11 +123,17 @@ def test_two_processes_with_one_clip_each_learn_what_one_process_learns_from_two
     for worker in workers:
         _, errors = worker.communicate(timeout=60)
         assert worker.returncode == 0, errors.decode()
-    first, second, alone = (load_file(tmp_path / name) for name in ("two.0", "two.1", "one.0"))
-    assert first.keys() == alone.keys()
+    first, second, alone = (
+        load_file(tmp_path / f"{name}") for name in ("two.ddp.0", "two.ddp.1", "one.ddp.0")
+    )
+    split, other = (load_file(tmp_path / f"two.fsdp.{rank}") for rank in range(2))
+    assert first.keys() == alone.keys() == split.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
         torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(split[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert not [name for name in other if name.startswith(("model.", "ema.", "optimizer.exp"))]
+    assert all(torch.equal(other[name], split[name]) for name in other)
 
 
 def test_takes_the_cpu_when_told_and_leaves_no_process_group() -> None:
