@@ -17,6 +17,7 @@ from model.network import build_network
 from model.normalize import VoxelNormalizer
 from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
+from model.training.agreement import agreed, run_in_common
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.learner import Learner
@@ -98,19 +99,21 @@ def train(
             stack.enter_context(
                 log_file(run / "log.txt")
             )  # early, to keep what is said about damaged checkpoints
-        start = folder.find_start(resume=resume)
-        store = open_store(config.store)
-        config = replace(config, voxels=store.voxel_name(config.voxels))
-        source = ClipSource(store, "train", config.voxels, config.clip)
-        normalization = store.normalization(config.voxels)
-        identity = identity_of(config, store, source, place)
-        first = start.step if start else 0
-        if start:
-            require_same(run, start.header["identity"], identity)
-        clip = clip_size(config, source.num_bins, source.scale)
-        recomputation = plan_recomputation(config.network, clip, place)
-        learner, parent = _learner(config, source, normalization, place, start, recomputation)
-        place.barrier()  # all that can be wrong was checked, by everyone: the main process may begin to write
+        with agreed(place) as facts:  # when all processes have left it, the main one may begin to write
+            start = folder.find_start(resume=resume)
+            store = open_store(config.store)
+            config = replace(config, voxels=store.voxel_name(config.voxels))
+            source = ClipSource(store, "train", config.voxels, config.clip)
+            normalization = store.normalization(config.voxels)
+            identity = identity_of(config, store, source, place)
+            first = start.step if start else 0
+            if start:
+                require_same(run, start.header["identity"], identity)
+            clip = clip_size(config, source.num_bins, source.scale)
+            recomputation = plan_recomputation(config.network, clip, place)
+            learner, parent = _learner(config, source, normalization, place, start, recomputation)
+            if place.world > 1:
+                facts |= run_in_common(config, store, start, stop_at)
         if place.is_main:
             folder.write_config(dump_yaml(to_plain(config)))
             folder.write_session(run_facts(config, store, learner.network), session_facts(place, first))
@@ -241,7 +244,9 @@ def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Ca
     def save(milestone: Milestone) -> None:
         best = milestone.best._asdict() if milestone.best else None
         changing = {"step": milestone.step, "loss": milestone.loss, "best": best, "learner": learner.plain()}
-        folder.checkpoints.save(learner.tensors(), {**header, **changing}, best=milestone.is_best)
+        tensors = learner.tensors()
+        if learner.place.is_main:
+            folder.checkpoints.save(tensors, {**header, **changing}, best=milestone.is_best)
 
     return save
 
