@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 WORKER = """
 import sys
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -66,6 +68,7 @@ VRT = NetworkConfig(
     spike_channels=(4,) * 4,
     spike_heads=1,
     fusion_heads=1,
+    flow="none",
     checkpoint_stages=(2, 8),
 )
 
@@ -111,10 +114,10 @@ def learn(place, network, out):
 
 
 torch.set_num_threads(1)
-for strategy in sys.argv[2:]:
-    with parallel(ParallelConfig(device="cpu", strategy=strategy)) as place:
+with parallel(ParallelConfig(device="cpu")) as place:
+    for strategy in sys.argv[2:]:
         for name, network in (("net", Net), ("vrt", lambda: build_network(VRT, 3))):
-            learn(place, network, f"{sys.argv[1]}.{strategy}.{name}")
+            learn(replace(place, strategy=strategy), network, f"{sys.argv[1]}.{strategy}.{name}")
 """
 
 
@@ -147,7 +150,7 @@ def test_two_processes_with_one_clip_each_learn_what_one_process_learns_from_two
     finally:
         torch.set_num_threads(threads)
     for worker in workers:
-        _, errors = worker.communicate(timeout=60)
+        _, errors = worker.communicate(timeout=180)
         assert worker.returncode == 0, errors.decode()
     for name in ("net", "vrt"):
         alone, first, second, split, other = (
