@@ -20,6 +20,8 @@ from pipeline.store import Store
 OWN_KEYS = ("store", "init", "loss.vgg_weights", "workers", "parallel.device")
 """Settings that may differ between processes: places on disks of their own, and what they compute with."""
 
+_MISSING = "(not set)"
+
 
 class _Report(NamedTuple):
     """What a process says of itself: where it is, what it is about to do, or what is wrong."""
@@ -75,10 +77,10 @@ def run_in_common(
 
 def _require_same(first: _Report, other: _Report, rank: int) -> None:
     different = [
-        f"  {key}: {first.facts.get(key)} in process 0 on {first.host}, "
-        f"{other.facts.get(key)} in process {rank} on {other.host}"
+        f"  {key}: {first.facts.get(key, _MISSING)} in process 0 on {first.host}, "
+        f"{other.facts.get(key, _MISSING)} in process {rank} on {other.host}"
         for key in first.facts | other.facts
-        if first.facts.get(key) != other.facts.get(key)
+        if first.facts.get(key, _MISSING) != other.facts.get(key, _MISSING)
     ]
     if different:
         raise UsageError(
