@@ -7,9 +7,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+_ROOT = Path(__file__).parents[1]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["model.train"])
 
@@ -37,6 +40,11 @@ class Ranks:
             port = probe.getsockname()[1]
         shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         self.logs = [folder / f"{time.monotonic_ns()}.{rank}.log" for rank in range(world)]
+        paths = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+        with mock.patch.dict(
+            os.environ, PYTHONPATH=paths
+        ):  # for what it loads beforehand, wherever the test works
+            ensure_running()
         self.processes = []
         for rank, log in enumerate(self.logs):
             place = {

@@ -1,4 +1,4 @@
-"""`torchrun -m cli train`: real processes, on the CPU."""
+"""`torchrun -m cli train` on the CPU: several processes, one run."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +15,18 @@ import torch
 
 from model.checkpoint import read_info
 from model.checkpoint_file import load_tensors
+from tests.ranks import ranks, spk_in_each
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = ["steps=16", "checkpoint_every=4", "validate_every=4", "validate_clips=1"]
-
-
-class Launch:
-    """A command under torchrun, of two processes."""
-
-    def __init__(self, words: list[object], log: Path) -> None:
-        launcher = [
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            "--max-restarts=0",
-            "-m",
-            "cli",
-        ]
-        command = [sys.executable, "-m", *launcher, *map(str, words)]
-        paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        self.log = log
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
-
-    @property
-    def said(self) -> str:
-        """What it printed."""
-        return self.log.read_text()
-
-    def rank(self, number: int) -> int:
-        """The process id of a rank."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        wanted = f"RANK={number}".encode()
-        found = [pid for pid in children if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
-        return int(found[0])
-
-    def wait(self, seconds: float = 180) -> int:
-        """Its exit code."""
-        try:
-            return self.process.wait(seconds)
-        finally:
-            if self.process.poll() is None:
-                self.process.terminate()
-
-    def until(self, is_so: Callable[[], bool]) -> None:
-        """Wait for something that happens while it runs."""
-        deadline = time.monotonic() + 180
-        while not is_so():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.said
-            time.sleep(0.01)
+STEPS = 14
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Callable[..., Launch]]:
-    launched: list[Launch] = []
-
-    def start(*words: object) -> Launch:
-        launched.append(Launch(list(words), tmp_path / f"launch_{len(launched)}.log"))
-        return launched[-1]
-
-    yield start
-    for one in launched:
-        if one.process.poll() is None:
-            one.process.kill()
+def settings(store: Path, small_training: list[str]) -> list[str]:
+    """A run in which one of two processes has nothing to validate, with a frozen phase and recomputed stages."""
+    often = [f"steps={STEPS}", "checkpoint_every=3", "validate_every=4", "validate_clips=1", "workers=1"]
+    own = ["batch_size=1", "network.drop_path_rate=0.3", "network.checkpoint_stages=[1,8]"]
+    return ["tiny", *small_training, *often, *own, "optim.flow_freeze_steps=2", f"store={store}"]
 
 
 def steps_done(run: Path) -> int:
@@ -88,39 +36,112 @@ def steps_done(run: Path) -> int:
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
-def test_processes_that_are_stopped_killed_and_replaced_end_where_one_process_does(
-    store: Path, small_training: list[str], tmp_path: Path, launch: Callable[..., Launch], spk: Any
+def last(run: Path) -> Path:
+    return run / "checkpoints" / "last.safetensors"
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Names of the tensors that differ in a bit between the last checkpoints of two runs."""
+    ours, theirs = load_tensors(last(one)), load_tensors(last(other))
+    assert ours.keys() == theirs.keys()
+    return [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+
+def test_a_run_that_is_stopped_and_killed_ends_where_one_process_does(
+    settings: list[str], tmp_path: Path, spk: Callable[..., Any]
 ) -> None:
     """Bit for bit: half of a sum of two gradients is the sum of their halves."""
     alone, run = tmp_path / "alone", tmp_path / "run"
-    own = [
-        "batch_size=1",
-        "network.drop_path_rate=0.3",
-        "optim.flow_freeze_steps=2",
-        "network.checkpoint_stages=[1,8]",
-    ]
-    settings = [*small_training, *SETTINGS, *own, f"store={store}"]
-    one_process = ("train", "tiny", *settings, "optim.accumulate=2")
+    one_process = ("train", *settings, "optim.accumulate=2")
     assert spk(*one_process, "-o", alone).code == 0
 
-    stopped = launch("train", "tiny", *settings, "-o", run)
-    stopped.until(lambda: steps_done(run) >= 3)
-    stopped.process.send_signal(signal.SIGTERM)
-    assert stopped.wait() == 1, stopped.said  # torchrun's own; the processes ended with 75
-    last = run / "checkpoints" / "last.safetensors"
-    step = read_info(last).step
-    assert f"stopped after step {step}" in stopped.said and "error: " not in stopped.said
-    assert 3 <= step < 16
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=0"]
+    command = [sys.executable, *launcher, "-m", "cli", "train", *settings, "-o", str(run)]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as torchrun:
+        while steps_done(run) < 2 and torchrun.poll() is None:
+            time.sleep(0.01)
+        torchrun.terminate()
+        said = torchrun.communicate(timeout=120)[1]
+        assert torchrun.returncode == 1, said  # its own; the processes end with 75
+    stopped = read_info(last(run)).step
+    assert 2 <= stopped < STEPS and f"stopped after step {stopped}" in said and "error: " not in said
 
-    killed = launch("train", "tiny", *settings, "-o", run, "--resume")
-    killed.until(lambda: steps_done(run) >= max(8, step + 1))
-    os.kill(killed.rank(1), signal.SIGKILL)
-    assert killed.wait(60) == 1
-    assert "error: process 1 of the run ended before this one" in killed.said
-    assert read_info(last).step < 16
+    with ranks(tmp_path, spk_in_each, "train", *settings, "-o", str(run), "--resume") as processes:
+        processes.until(lambda: steps_done(run) >= min(stopped + 4, STEPS - 2))
+        os.kill(processes.processes[1].pid or 0, signal.SIGKILL)
+        assert processes.wait(60) == [1, -signal.SIGKILL]
+    assert "error: process 1 of the run ended before this one\nfix: " in processes.said(0)
+    assert stopped <= read_info(last(run)).step < STEPS
 
     assert spk(*one_process, "-o", run, "--resume").code == 0
-    one, other = (load_tensors(path / "checkpoints" / "last.safetensors") for path in (alone, run))
-    assert one.keys() == other.keys()
-    assert not [name for name in one if not torch.equal(one[name], other[name])]
-    assert steps_done(run) == 16 and len(list((run / "samples").iterdir())) == 4
+    assert not differences(alone, run)
+    assert steps_done(run) == STEPS
+    assert [path.name for path in sorted(run.iterdir())] == [path.name for path in sorted(alone.iterdir())]
+
+
+def test_split_weights_give_whole_checkpoints(
+    settings: list[str], trained: Path, tmp_path: Path, spk: Callable[..., Any]
+) -> None:
+    """Begun with split weights, gone on with by processes with whole ones, and ended by one process."""
+    run = tmp_path / "run"
+    words = ("train", *settings, "-o", str(run), "steps=4")
+    with ranks(tmp_path, spk_in_each, *words, "parallel.strategy=fsdp") as processes:
+        assert processes.wait() == [0, 0], processes.said(0) + processes.said(1)
+    before = read_info(last(run))
+    assert before.step == 4 and before.best["step"] == 4 and before.averaged
+    assert load_tensors(last(run)).keys() == load_tensors(last(trained)).keys()
+    assert list((run / "samples").iterdir())
+    score = spk("evaluate", run, "--split", "val", "--json").json["protocols"]["rgb8-all"]["psnr"]
+    assert score == pytest.approx(before.best["val_psnr"], abs=3)  # of other windows and crops
+
+    with ranks(tmp_path, spk_in_each, *words, "steps=6", "--resume") as processes:
+        assert processes.wait() == [0, 0], processes.said(0) + processes.said(1)
+    assert spk(*words, "steps=8", "optim.accumulate=2", "--resume", "--json").json["step"] == 8
+
+
+def train_from_own_store(stores: list[str], words: list[str]) -> None:
+    spk_in_each("train", *words, f"store={stores[int(os.environ['RANK'])]}")
+
+
+def test_processes_with_other_stores_refuse_each_other(
+    settings: list[str], store: Path, raw: Path, tmp_path: Path, spk: Callable[..., Any]
+) -> None:
+    other, run = tmp_path / "other", tmp_path / "run"
+    assert spk("ingest", raw, "-o", other, "--manifest", "simulated").code == 0
+    assert spk("voxelize", other, "--bins", 4, "--name", "coarse").code == 0
+    words = [*settings, "-o", str(run)]
+    with ranks(tmp_path, train_from_own_store, [str(store), str(other)], words) as processes:
+        assert processes.wait(60) == [2, 2]
+    said = processes.said(0)
+    assert "store fingerprint: " in said and " in process 0 on " in said and " in process 1 on " in said
+    assert processes.said(1) == "" and not run.exists()
+
+    with ranks(tmp_path, train_from_own_store, [str(store), str(tmp_path / "absent")], words) as processes:
+        assert processes.wait(60) == [2, 1]
+    assert "error: process 1 on " in processes.said(0) and "no store here" in processes.said(0)
+    assert "error: process 1: " in processes.said(1) and not run.exists()
+
+
+def train_with_little_memory(words: list[str]) -> None:
+    from model.training.learner import Learner
+
+    step_of = Learner.step
+
+    def step(self: Learner, number: int, *arguments: Any) -> Any:
+        if number == 1 and self.place.rank == 1:
+            raise torch.OutOfMemoryError("tried to allocate too much")
+        return step_of(self, number, *arguments)
+
+    Learner.step = step  # type: ignore[method-assign] - in a process of its own
+    spk_in_each("train", *words)
+
+
+def test_one_process_that_is_out_of_memory_ends_all(settings: list[str], tmp_path: Path) -> None:
+    words = [*settings, "checkpoint_every=1", "-o", str(tmp_path / "run")]
+    with ranks(tmp_path, train_with_little_memory, words) as processes:
+        assert processes.wait(60) == [1, 1]
+    assert "error: process 1: out of memory" in processes.said(1)
+    assert "error: process 1 of the run ended before this one" in processes.said(0)
+    assert read_info(last(tmp_path / "run")).step == 1
