@@ -23,12 +23,12 @@ KINDS = {
 THUMBNAILS = 3
 PERIOD = {True: "yes", False: "no", None: "not seen"}
 RUN_LINES = (
-    *("loss", "val_psnr", "best_psnr", "best_step", "parameters"),
+    *("loss", "val_psnr", "best_psnr", "best_step", "parameters", "trainable"),
     *("device", "sessions", "started", "parent", "store"),
 )
 CHECKPOINT_LINES = (
-    *("loss", "best_psnr", "best_step", "fusion", "num_bins", "voxels"),
-    *("scale", "averaged", "store"),
+    *("loss", "best_psnr", "best_step", "parameters", "trainable"),
+    *("fusion", "num_bins", "voxels", "scale", "averaged", "store"),
 )
 
 

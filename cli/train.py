@@ -80,8 +80,9 @@ def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: boo
     plan = plan_training(settings, run, resume=resume)
     size = human_bytes(plan.checkpoint_bytes)
     output.say(f"would train {run} from step {plan.step} to {plan.steps}")
+    learning = f" of which {plan.trainable} learn," if plan.trainable < plan.parameters else ""
     output.say(
-        f"{counted(plan.clips, 'clip')} to learn from, {counted(plan.parameters, 'parameter')},"
+        f"{counted(plan.clips, 'clip')} to learn from, {counted(plan.parameters, 'parameter')},{learning}"
         f" batches of {settings.batch_size}; checkpoints of about {size}, up to {settings.keep_checkpoints + 2}"
     )
     if plan.checkpoint_stages:

@@ -12,6 +12,7 @@ import torch
 from model.checkpoint import CheckpointInfo
 from model.checkpoint_file import load_tensors
 from model.cost import Recomputation, clip_size, plan_recomputation
+from model.lora import adapt, trainable
 from model.losses import CombinedLoss
 from model.network import build_network
 from model.normalize import VoxelNormalizer
@@ -119,10 +120,11 @@ def train(
             _announce(config, learner, source, parent, recomputation)
         else:
             stack.enter_context(errors_only())
+        header = checkpoint_header(config, store, source, normalization, identity, learner.network)
         trainer = Trainer(
             learner,
             _schedule(config, stop_at),
-            save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
+            save=_saver(folder, learner, header),
             validate=_validator(config, store, source, learner),
             listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
             progress=progress,
@@ -153,6 +155,7 @@ def _learner(
     stages = recomputation.stages if recomputation else config.network.checkpoint_stages
     network = build_network(replace(config.network, checkpoint_stages=stages), source.num_bins)
     parent = initialise(network, config.init) if config.init and not start else None
+    adapt(network, config.lora)
     if parent and not parent.took_branch:
         parent = replace(parent, difference=check_import(network, config.init))
     takes_voxels = config.network.fusion != "none"
@@ -257,6 +260,7 @@ def _announce(
     logger.info("network of %.2f M parameters, %d clips to learn from", parameters / 1e6, len(source))
     for line in [
         *(str(parent).splitlines() if parent else []),
+        *([f"LoRA of rank {config.lora.rank}: {trainable(learner.network)}"] if config.lora.rank else []),
         *([str(recomputation)] if recomputation else []),
     ]:
         logger.info("%s", line)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model.lora import LoraConfig
 from model.losses import LossConfig
 from model.network import NetworkConfig
 from model.parallel import ParallelConfig
@@ -44,6 +45,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     clip: ClipConfig = field(default_factory=ClipConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -59,3 +61,5 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} {value} is below {least} (null sets no limit)")
+        if self.lora.rank and self.init is None:
+            raise ValueError(f"lora.rank {self.lora.rank} updates trained weights: init must say which")

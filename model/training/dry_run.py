@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from model.cost import clip_size, plan_recomputation
+from model.lora import adapt, trainable
 from model.losses import CombinedLoss
 from model.network import build_network
 from model.parallel import Parallel, parallel
@@ -30,6 +31,7 @@ class TrainPlan:
         step, steps: where it would begin and end.
         clips: clips to learn from.
         parameters: of the network.
+        trainable: those of them that would learn.
         checkpoint_bytes: about how large each checkpoint would be.
         checkpoint_stages: stages whose activations would be recomputed.
     """
@@ -39,6 +41,7 @@ class TrainPlan:
     steps: int
     clips: int
     parameters: int
+    trainable: int
     checkpoint_bytes: int
     checkpoint_stages: tuple[int, ...]
 
@@ -63,15 +66,17 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
         network = build_network(config.network, source.num_bins)
     if weighted:
         initialise(network, config.init)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    copies = 1 + _ADAM_COPIES + bool(config.optim.ema_decay)
+    adapt(network, config.lora)
+    size = trainable(network)
+    copies = _ADAM_COPIES + bool(config.optim.ema_decay)
     return TrainPlan(
         run=run,
         step=start.step if start else 0,
         steps=config.steps,
         clips=len(source),
-        parameters=parameters,
-        checkpoint_bytes=4 * copies * parameters,
+        parameters=size.total,
+        trainable=size.parameters,
+        checkpoint_bytes=4 * (size.total + copies * size.parameters),
         checkpoint_stages=_recomputed(config, source),
     )
 

@@ -52,7 +52,8 @@ class Learner:
     A step waits for the device once, at its end, and until then only queues work for it.
 
     Args:
-        network: on its device; called as network(blurry, voxels).
+        network: on its device; called as network(blurry, voxels). Parameters without `requires_grad` stay as they
+            are: for them no gradient, no moments and no average is kept.
         loss: on the same device.
         normalizer: for the voxels, on the same device; None for a network that takes no voxels.
         config: optimizer and schedule.
@@ -83,6 +84,8 @@ class Learner:
         self.scaler = place.scaler()
         self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self._flow_parameters = list(flow_parameters(network))
         self._forward: Callable[..., Tensor] | None = None
         self._frozen: bool | None = None
 
@@ -136,11 +139,10 @@ class Learner:
         """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`."""
         state = {f"model.{name}": value for name, value in self.network.state_dict().items()}
         if self.average:
-            state |= {
-                f"ema.{name}": value.detach() for name, value in self.average.network.named_parameters()
-            }
+            averaged = dict(self.average.network.named_parameters())
+            state |= {f"ema.{name}": averaged[name].detach() for name in self._learning}
         steps = []
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self._learning.items():
             moments = self.optimizer.state.get(parameter, {})
             steps.append(float(moments.get("step", 0.0)))
             state |= {f"optimizer.{key}.{name}": moments[key] for key in _MOMENTS if key in moments}
@@ -168,7 +170,7 @@ class Learner:
 
     def _load_moments(self, tensors: Mapping[str, Tensor]) -> None:
         steps = tensors["optimizer.steps"]
-        for (name, parameter), step in zip(self.network.named_parameters(), steps, strict=True):
+        for (name, parameter), step in zip(self._learning.items(), steps, strict=True):
             if step == 0:
                 continue
             moments = {key: tensors[f"optimizer.{key}.{name}"].to(parameter.device) for key in _MOMENTS}
@@ -177,7 +179,7 @@ class Learner:
     def _enter_phase(self, step: int) -> Callable[..., Tensor]:
         frozen = step < self.config.flow_freeze_steps
         if self._forward is None or frozen != self._frozen:
-            for parameter in flow_parameters(self.network):
+            for parameter in self._flow_parameters:
                 parameter.requires_grad_(not frozen)
             self._forward = (
                 None  # the old wrapper must let go of the parameters before the new one takes them

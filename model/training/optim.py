@@ -77,13 +77,19 @@ def is_flow(name: str) -> bool:
 
 
 def flow_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that `flow_lr_multiplier` and `flow_freeze_steps` are about."""
-    return (parameter for name, parameter in network.named_parameters() if is_flow(name))
+    """The parameters that learn, and that `flow_lr_multiplier` and `flow_freeze_steps` are about."""
+    return (value for name, value in network.named_parameters() if is_flow(name) and value.requires_grad)
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over one group of ordinary parameters and one of flow parameters, each with its `multiplier`."""
-    ordinary = [parameter for name, parameter in network.named_parameters() if not is_flow(name)]
+    """AdamW over one group of ordinary parameters and one of flow parameters, each with its `multiplier`.
+
+    Parameters without `requires_grad` are in neither.
+    """
+    learning = [
+        (name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad
+    ]
+    ordinary = [parameter for name, parameter in learning if not is_flow(name)]
     groups = [{"params": ordinary, "multiplier": 1.0}]
     if flow := list(flow_parameters(network)):
         groups.append({"params": flow, "multiplier": config.flow_lr_multiplier})

@@ -42,6 +42,14 @@ def test_flow_and_alignment_learn_more_slowly() -> None:
     assert len(rates) == 6 and len(list(flow_parameters(network))) == 4
 
 
+def test_what_does_not_learn_is_not_in_it() -> None:
+    network = Parts()
+    network.spynet.requires_grad_(False)
+    network.stage1["linear"].bias.requires_grad_(False)
+    groups = build_optimizer(network, OptimConfig()).param_groups
+    assert [len(group["params"]) for group in groups] == [1, 2]
+
+
 def test_a_network_without_flow_has_one_group() -> None:
     assert len(build_optimizer(nn.Linear(2, 2), OptimConfig()).param_groups) == 1
 
