@@ -9,7 +9,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +17,12 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import StoreError, TrainingError, UsageError
+from pipeline.respike import DrawnSensor, SpikeAugmentation
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.selections import Selectable
 from pipeline.store import Sequence, Store
 from pipeline.transforms import Augmentation, draw_augmentation
+from pipeline.voxels import frames_per_bin
 
 PREFETCHED_BATCHES = 1
 """Batches read ahead while one is learned from. All threads read samples of the same one: more need no more memory."""
@@ -48,6 +50,7 @@ class ClipConfig:
         crop: side of the square crop, in RGB pixels.
         flips, rotations: draw from the eight symmetries of the square.
         time_reversal: also play clips backwards, where the sharp instant is the middle of the exposure.
+        spikes: sensors that the spikes are made to come from.
     """
 
     num_frames: int = 5
@@ -55,6 +58,7 @@ class ClipConfig:
     flips: bool = True
     rotations: bool = True
     time_reversal: bool = True
+    spikes: SpikeAugmentation = field(default_factory=SpikeAugmentation)
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
@@ -78,10 +82,11 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
-    """One sample to read: a clip, and how to cut and turn it."""
+    """One sample to read: a clip, how to cut and turn it, and the sensor to count its spikes (None: its own)."""
 
     clip: Clip
     augmentation: Augmentation
+    sensor: DrawnSensor | None = None
 
 
 class ClipSource:
@@ -105,6 +110,7 @@ class ClipSource:
                 "name them in the manifest's layout as `sharp:` and ingest again",
             )
         self._arrays = [_arrays_of(sequence, voxels) for sequence in sequences]
+        self._exposures = [sequence.exposure for sequence in sequences]
         self.clips = tuple(
             clip
             for number, (sequence, arrays) in enumerate(zip(sequences, self._arrays, strict=True))
@@ -134,7 +140,10 @@ class ClipSource:
             rotations=config.rotations,
             reversal=config.time_reversal and clip.reversible,
         )
-        return Draw(clip=clip, augmentation=augmentation)
+        if config.spikes.is_off:
+            return Draw(clip=clip, augmentation=augmentation)
+        sensor = config.spikes.draw(np.random.default_rng((seed, 2, number)))
+        return Draw(clip=clip, augmentation=augmentation, sensor=sensor)
 
     def read(self, draw: Draw) -> Sample:
         """Read one sample."""
@@ -175,6 +184,10 @@ class ClipSource:
         else:  # other sequences have counts that need more bits
             how.unturned_voxels(to_voxels)[...] = voxels[spikes]
         sharp.read_into(rgb, how.unturned(to_sharp))
+        if draw.sensor:
+            start, stop = self._exposures[draw.clip.sequence][span].T
+            frames = np.stack([frames_per_bin(length, self.num_bins) for length in (stop - start).tolist()])
+            draw.sensor.count_again(to_voxels, frames[::-1, ::-1] if how.reverse else frames)
 
 
 def batches(

@@ -2,6 +2,7 @@ import itertools
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
 from pipeline.ingest import ingest
+from pipeline.respike import SpikeAugmentation
 from pipeline.spike_format import SpikeFormat
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
+from pipeline.voxels import frames_per_bin
 
 SIDE, SCALE, BINS, WINDOW = 24, 2, 4, 100
 ROW_BIN, COLUMN_BIN, FRAME_BIN, MARK_BIN = range(BINS)
@@ -172,6 +175,50 @@ def test_steps_do_not_depend_on_how_they_are_dealt_out(source):
 
 def joined(*parts: Sample) -> Sample:
     return Sample(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+SENSORS = SpikeAugmentation(
+    thresholds=(1, 2, 4), lost_share=0.1, dark_rate=0.01, gain_spread=0.1, dead_share=0.05, hot_share=0.05
+)
+
+
+def test_sensors_change_the_spikes_and_nothing_else(store, source):
+    other = ClipSource(store, "train", "k4", replace(CONFIG, spikes=SENSORS))
+    changed = 0
+    for number in range(20):
+        own, theirs = (it.read(it.draw(number, seed=0)) for it in (source, other))
+        assert torch.equal(own.blurry, theirs.blurry) and torch.equal(own.sharp, theirs.sharp)
+        changed += not torch.equal(own.voxels, theirs.voxels)
+        assert theirs.voxels.max() <= WINDOW // BINS
+    assert changed == 20 and source.draw(0, seed=0).sensor is None
+
+
+def test_sensors_depend_on_the_number_of_the_sample_only(store):
+    def fresh():
+        return ClipSource(store, "train", "k4", replace(CONFIG, spikes=SENSORS))
+
+    whole = [fresh().batch(range(step * 4, step * 4 + 4), 0) for step in range(3)]
+    for workers in (0, 3):
+        assert all(map(same, take(fresh(), 3, batch_size=4, workers=workers), whole))
+    assert all(map(same, take(fresh(), 2, batch_size=4, start_step=1), whole[1:]))
+    ranks = [take(fresh(), 3, batch_size=2, rank=rank, world=2) for rank in range(2)]
+    assert all(same(joined(*parts), step) for *parts, step in zip(*ranks, whole, strict=True))
+    assert not all(map(same, take(fresh(), 3, batch_size=4, seed=1), whole))
+
+
+def test_bins_of_unequal_lengths_are_turned_with_the_clip(tmp_path, build):
+    write_sequence(tmp_path / "raw/train/a", 5)
+    store = build(tmp_path, exposure={"rule": "every", "window": 98, "stride": 100})
+    config = replace(CONFIG, spikes=SpikeAugmentation(hot_share=0.99), flips=False, rotations=False)
+    source = ClipSource(store, "train", "k4", config)
+    seen = set()
+    for number in range(40):
+        draw = source.draw(number, seed=0)
+        counts = source.read(replace(draw, sensor=replace(draw.sensor, hot_share=0.999))).voxels.numpy()
+        hot = np.median(counts, axis=(2, 3)).astype(int).tolist()
+        assert hot == [frames_per_bin(98, BINS).tolist()[:: -1 if draw.augmentation.reverse else 1]] * 3
+        seen.add(draw.augmentation.reverse)
+    assert seen == {False, True}
 
 
 def test_starting_at_a_step_gives_what_that_step_would_have_seen(source):
