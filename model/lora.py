@@ -71,8 +71,8 @@ class Trainable(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.parameters / 1e6:.2f} M of {self.total / 1e6:.2f} M parameters learn: "
-            f"low-rank updates of {self.layers} layers, and what trains in full"
+            f"{self.parameters / 1e6:.2f} M of {self.total / 1e6:.2f} M parameters learn, "
+            f"with low-rank updates of {self.layers} layers"
         )
 
 

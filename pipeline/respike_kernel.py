@@ -67,7 +67,7 @@ def refire(counts: Counts, frames: I64, phase: I32, gain: I32, threshold: int) -
 def lose(counts: Counts, share: float, seed: np.uint64) -> None:
     """Take each spike away with probability `share`, in (0, 1): drawn are the numbers of spikes between losses."""
     flat, scale, state = counts.reshape(-1), 1.0 / math.log1p(-share), seed
-    kept = np.int64(log_uniform(state) * scale)
+    kept = np.int64(min(log_uniform(state) * scale, 1e18))
     for i in range(len(flat)):
         count = np.int64(flat[i])
         if count <= kept:
@@ -78,7 +78,7 @@ def lose(counts: Counts, share: float, seed: np.uint64) -> None:
             left -= kept + 1
             lost += 1
             state += _GOLDEN
-            kept = np.int64(log_uniform(state) * scale)
+            kept = np.int64(min(log_uniform(state) * scale, 1e18))
         kept -= left
         flat[i] = count - lost
 

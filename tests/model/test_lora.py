@@ -6,12 +6,17 @@ import torch
 from torch import nn
 
 from model.lora import LAYERS, LoraConfig, adapt, merge, trainable
+from model.losses import CombinedLoss, LossConfig
 from model.network import NetworkConfig, SpikeVRT, build_network
+from model.parallel import Parallel
 from model.pretrained import check_import
+from model.training.learner import Learner
+from model.training.optim import OptimConfig
+from pipeline.clips import Sample
 from pipeline.errors import CheckpointError, ConfigError
 
 SMALL = {
-    "embed_dims": (8,) * 8, "depths": (1,) * 8, "num_heads": (2,) * 8, "window": (2, 4, 4), "indep_reconsts": (),
+    "embed_dims": (8,) * 8, "depths": (1,) * 8, "num_heads": (2,) * 8, "window": (2, 2, 2), "indep_reconsts": (),
     "deformable_groups": 2, "flow": "none", "spike_channels": (8,) * 4, "spike_heads": 2, "fusion_heads": 2,
 }  # fmt: skip
 
@@ -81,7 +86,7 @@ def test_an_adapted_network_starts_as_the_one_it_was_made_of(fusion: str) -> Non
     net = network(fusion=fusion)
     make_noise(net.stage7)  # as if it had been trained: conv_last is 0 at first
     nn.init.normal_(net.conv_last.weight)
-    blurry, voxels = torch.rand(1, 2, 3, 32, 32), torch.rand(1, 2, 4, 32, 32)
+    blurry, voxels = torch.rand(1, 2, 3, 16, 16), torch.rand(1, 2, 4, 16, 16)
     with torch.no_grad():
         before = net(blurry, voxels)
         adapt(net, LoraConfig(rank=2, layers=tuple(LAYERS)))
@@ -110,10 +115,39 @@ def test_a_merged_network_restores_what_the_adapted_one_restores() -> None:
     plain.load_state_dict(weights)  # strictly
     changed = {name for name in before if not torch.equal(before[name], weights[name])}
     assert "stage1.linear1.weight" in changed and "norm.weight" not in changed
-    blurry, voxels = torch.rand(1, 2, 3, 32, 32), torch.rand(1, 2, 4, 32, 32)
+    blurry, voxels = torch.rand(1, 2, 3, 16, 16), torch.rand(1, 2, 4, 16, 16)
     with torch.no_grad():
         adapted, merged = net(blurry, voxels), plain(blurry, voxels)
     torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=1e-5)
+
+
+def test_updates_alone_lower_the_loss() -> None:
+    net = network(fusion="none")
+    nn.init.normal_(net.conv_last.weight, std=0.05)
+    adapt(net, LoraConfig(rank=2, layers=tuple(LAYERS)))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    blurry, sharp = (
+        torch.randint(0, 256, (1, 2, 3, 16, 16), generator=generator, dtype=torch.uint8) for _ in "bs"
+    )
+    clip = Sample(blurry, torch.zeros(1, 2, 4, 16, 16, dtype=torch.uint8), sharp)
+    learner = Learner(
+        net,
+        CombinedLoss(LossConfig(perceptual_weight=0.0)),
+        None,
+        OptimConfig(lr=1e-2, warmup_steps=0, weight_decay=0.1, flow_freeze_steps=5),
+        Parallel(device=torch.device("cpu")),
+        steps=12,
+        seed=0,
+    )
+    losses = [learner.step(step, [clip]).loss for step in range(12)]
+    assert losses[-1] < losses[0] - 0.002
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed <= learning(net) and {name.split(".")[0] for name in changed} >= {
+        "stage1",
+        "stage7",
+        "stage8",
+    }
 
 
 def test_says_how_much_learns() -> None:
