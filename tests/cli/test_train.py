@@ -22,6 +22,18 @@ def test_a_dry_run_says_what_would_be_done(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_of_fine_tuning_says_how_much_would_learn(
+    store: Path, tmp_path: Path, small_training: list[str], trained: Path, spk
+) -> None:
+    start = f"init={trained / 'checkpoints' / 'last.safetensors'}"
+    command = ("train", "tiny", *small_training, f"store={store}", start, "-o", tmp_path / "run", "--dry-run")
+    plan = spk(*command, "lora.rank=1", "--json").json
+    assert plan["trainable"] < spk(*command, "--json").json["trainable"] < plan["parameters"]
+    assert f"of which {plan['trainable']} learn" in spk(*command, "lora.rank=1").out
+    ran = spk(*command, "lora.rank=1", "lora.layers=[qkw]")
+    ran.assert_fails(2, "lora.layers: 'qkw'", "kinds are qkv, proj")
+
+
 def test_a_dry_run_of_a_resumed_run_starts_where_it_is(store: Path, trained: Path, spk) -> None:
     command = ("train", trained / "config.yaml", "-o", trained, "--resume", "--dry-run")
     assert spk(*command, "steps=9", "--json").json["step"] == 4
