@@ -1,7 +1,6 @@
 """Phases: which step is in which, what it sees, and that a run can stop and go on anywhere around their borders."""
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
