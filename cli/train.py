@@ -88,7 +88,7 @@ def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: boo
     if plan.checkpoint_stages:
         output.say(f"recomputed in backward: stages {', '.join(map(str, plan.checkpoint_stages))}")
     output.say(in_words(settings.optim, plan.steps))
-    for phase in plan.phases:
-        output.say(str(phase))
+    for part in (*plan.paces, *plan.phases):
+        output.say(str(part))
     stable = {"run": str(run), "loss": None, "val_psnr": None, "checkpoint": None, "dry_run": True}
     output.result(asdict(plan) | stable)

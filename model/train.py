@@ -20,6 +20,7 @@ from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.learner import Learner
+from model.training.optim import paces_of
 from model.training.phases import phase_batches, phases_of, sources_of
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
@@ -256,6 +257,7 @@ def _announce(
         *(str(parent).splitlines() if parent else []),
         *([str(recomputation)] if recomputation else []),
         in_words(config.optim, config.steps),
+        *map(str, paces_of(learner.optimizer.param_groups)),
         *map(str, phases_of(config)),
     ]:
         logger.info("%s", line)

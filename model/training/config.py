@@ -87,7 +87,8 @@ class TrainConfig:
         starts = [phase.start for phase in self.phases]
         if any(not before < after for before, after in itertools.pairwise(starts)):
             raise ValueError(f"phases start at steps {starts}, which must increase")
-        if self.network.fusion == "none" and self.optim.rgb_freeze_steps:
+        if self.optim.rgb_freeze_steps and (self.init is None or self.network.fusion == "none"):
             raise ValueError(
-                f"optim.rgb_freeze_steps {self.optim.rgb_freeze_steps} with network.fusion none leaves nothing to learn"
+                f"optim.rgb_freeze_steps {self.optim.rgb_freeze_steps} lets a spike branch settle in trained weights: "
+                "it needs init and network.fusion"
             )

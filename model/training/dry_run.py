@@ -12,6 +12,7 @@ from model.network import build_network
 from model.parallel import Parallel, parallel
 from model.pretrained import initialise
 from model.training.config import TrainConfig
+from model.training.optim import Pace, paces_of, parameter_groups
 from model.training.phases import Phase, phases_of, sources_of
 from model.training.provenance import identity_of
 from model.training.run_folder import RunFolder, require_same
@@ -35,6 +36,7 @@ class TrainPlan:
         checkpoint_bytes: about how large each checkpoint would be.
         checkpoint_stages: stages whose activations would be recomputed.
         learning_rate: turning points of its schedule.
+        paces: how the parts of the network follow it.
         phases: sizes of the batches.
     """
 
@@ -46,6 +48,7 @@ class TrainPlan:
     checkpoint_bytes: int
     checkpoint_stages: tuple[int, ...]
     learning_rate: tuple[TurningPoint, ...]
+    paces: tuple[Pace, ...]
     phases: tuple[Phase, ...]
 
 
@@ -81,6 +84,7 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
         checkpoint_bytes=4 * copies * parameters,
         checkpoint_stages=_recomputed(config, source),
         learning_rate=tuple(turning_points(config.optim, config.steps)),
+        paces=paces_of(parameter_groups(network, config.optim)),
         phases=phases,
     )
 

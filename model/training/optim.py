@@ -1,7 +1,7 @@
 """The optimizer: which parameters learn how fast, and when."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,6 +136,33 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
         for part, parameters in parts.items()
         if parameters
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a part of the network learns: its parameters, learning rate over that of the config, and steps frozen."""
+
+    part: str
+    parameters: int
+    multiplier: float
+    freeze_steps: int
+
+    def __str__(self) -> str:
+        frozen = f", frozen for {self.freeze_steps} steps" if self.freeze_steps else ""
+        return f"{self.part}: {self.parameters / 1e6:.2f} M parameters, learning rate x {self.multiplier:g}{frozen}"
+
+
+def paces_of(groups: Iterable[Mapping[str, Any]]) -> tuple[Pace, ...]:
+    """What `parameter_groups`, or the groups of an optimizer made of them, say of each part."""
+    return tuple(
+        Pace(
+            group["name"],
+            sum(parameter.numel() for parameter in group["params"]),
+            group["multiplier"],
+            group["freeze_steps"],
+        )
+        for group in groups
+    )
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

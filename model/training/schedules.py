@@ -3,14 +3,15 @@
 import bisect
 import itertools
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from model.training.optim import OptimConfig
 
 _SHOWN = 8
 
 
-class TurningPoint(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TurningPoint:
     """A step, counted from 1 as in the log, and its learning rate."""
 
     step: int

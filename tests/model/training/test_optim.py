@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from model.network import NetworkConfig, build_network
-from model.training.optim import OptimConfig, build_optimizer, freeze, frozen_groups, parameter_groups
+from model.training.optim import (
+    OptimConfig,
+    Pace,
+    build_optimizer,
+    freeze,
+    frozen_groups,
+    paces_of,
+    parameter_groups,
+)
 
 
 class Parts(nn.Module):
@@ -58,6 +66,14 @@ def test_what_does_not_learn_is_in_no_group() -> None:
     network.spynet.requires_grad_(False)
     network.stage1["pa_deform"].requires_grad_(False)
     assert list(groups_of(OptimConfig(), network)) == ["rgb", "spikes"]
+
+
+def test_tells_the_pace_of_each_part() -> None:
+    groups = parameter_groups(Parts(), OptimConfig(flow_lr_multiplier=0.125, flow_freeze_steps=7))
+    rgb, spikes, flow = paces_of(groups)
+    assert (rgb.part, spikes.parameters, flow) == ("rgb", 4, Pace("flow", 4, 0.125, 7))
+    assert str(flow) == "flow: 0.00 M parameters, learning rate x 0.125, frozen for 7 steps"
+    assert str(Pace("rgb", 2_340_000, 1.0, 0)) == "rgb: 2.34 M parameters, learning rate x 1"
 
 
 def test_groups_are_frozen_and_released_by_the_step() -> None:

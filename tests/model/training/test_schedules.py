@@ -7,7 +7,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from model.training.optim import OptimConfig
-from model.training.schedules import in_words, learning_rate, turning_points
+from model.training.schedules import TurningPoint, in_words, learning_rate, turning_points
 
 
 def rates_of(scheduler: type[lr_scheduler.LRScheduler], **settings: Any) -> Iterator[float]:
@@ -92,16 +92,19 @@ def test_a_multiplier_lowers_the_top_and_not_the_least() -> None:
     assert learning_rate(4, config, 6, multiplier=0.0) == 0.0
 
 
+def points_of(config: OptimConfig, steps: int) -> dict[int, float]:
+    return {point.step: point.lr for point in turning_points(config, steps)}
+
+
 def test_the_turning_points_are_the_start_the_peaks_and_the_end() -> None:
     config = OptimConfig(lr=1.0, min_lr=0.5, warmup_steps=2, periods=(4, 2), restart_weights=(1.0, 0.8))
-    points = turning_points(config, 10)
-    assert dict(points) == pytest.approx({1: 0.5, 3: 1.0, 7: 0.8, 9: 0.8, 10: 0.65})
+    assert points_of(config, 10) == pytest.approx({1: 0.5, 3: 1.0, 7: 0.8, 9: 0.8, 10: 0.65})
     assert in_words(config, 10).startswith("learning rate, cosine: 0.5 in step 1, 1 in step 3, 0.8 in step 7")
     one = OptimConfig(lr=1.0, min_lr=0.0, warmup_steps=0)
     assert [point.step for point in turning_points(one, 100)] == [1, 100]
-    assert turning_points(one, 1) == [(1, 1.0)]
+    assert turning_points(one, 1) == [TurningPoint(1, 1.0)]
     drops = OptimConfig(lr=1.0, warmup_steps=1, schedule="multistep", milestones=(4, 50), gamma=0.1)
-    assert dict(turning_points(drops, 10)) == pytest.approx({1: 1.0, 2: 1.0, 5: 0.1, 10: 0.1})
+    assert points_of(drops, 10) == pytest.approx({1: 1.0, 2: 1.0, 5: 0.1, 10: 0.1})
 
 
 def test_many_turns_are_counted() -> None:
