@@ -196,7 +196,6 @@ def batches(
         workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
         accumulate: batches that make one step; as many are given for each.
     """
-
     numbers = batch_numbers(
         itertools.count(start_step), batch_size=batch_size, rank=rank, world=world, accumulate=accumulate
     )

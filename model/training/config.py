@@ -41,7 +41,7 @@ class TrainConfig:
         store: what to learn from.
         voxels: name of the voxel grids; None takes the only ones there are.
         init: weights to start from: a checkpoint of ours, or a published `.pth`.
-        steps: optimisation steps; the learning rate falls over all of them.
+        steps: optimisation steps; a cosine without `optim.periods` falls over all of them.
         batch_size: clips a process takes at once.
         phases: other sizes of crop, clip and batch from given steps on. Validation keeps to `clip` in all of them.
         seed: of the initial weights, the clips and everything random.
