@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.learner import Learner
+from model.training.optim import paces_of
+from model.training.phases import phase_batches, phases_of, sources_of
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
 from model.training.samples import SamplePictures
+from model.training.schedules import in_words
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
-from pipeline.clips import ClipSource, Sample, batches
+from pipeline.clips import ClipSource
 from pipeline.config import to_plain
 from pipeline.reports import Progress, no_progress
 from pipeline.stats import Normalization
@@ -102,7 +105,9 @@ def train(
         start = folder.find_start(resume=resume)
         store = open_store(config.store)
         config = replace(config, voxels=store.voxel_name(config.voxels))
-        source = ClipSource(store, "train", config.voxels, config.clip)
+        phases = phases_of(config)
+        sources = sources_of(phases, store, config.voxels)
+        source = sources[0]
         normalization = store.normalization(config.voxels)
         identity = identity_of(config, store, source, place)
         first = start.step if start else 0
@@ -131,7 +136,17 @@ def train(
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        fit = trainer.fit(_clips(stack, config, source, place, first), stop, start=first)
+        clips = phase_batches(
+            phases,
+            sources,
+            place,
+            seed=config.seed,
+            start_step=first,
+            workers=config.workers,
+            accumulate=config.optim.accumulate,
+        )
+        with contextlib.closing(clips):  # its threads end with it
+            fit = trainer.fit(clips, stop, start=first)
     return TrainReport(
         run=run,
         step=fit.step,
@@ -171,23 +186,6 @@ def _learner(
     if start:
         learner.load(load_tensors(start.path), start.header["learner"])
     return learner, parent
-
-
-def _clips(
-    stack: contextlib.ExitStack, config: TrainConfig, source: ClipSource, place: Parallel, first: int
-) -> Iterator[Sample]:
-    clips = batches(
-        source,
-        seed=config.seed,
-        start_step=first,
-        batch_size=config.batch_size,
-        rank=place.rank,
-        world=place.world,
-        workers=config.workers,
-        accumulate=config.optim.accumulate,
-    )
-    stack.callback(clips.close)  # type: ignore[attr-defined] - a generator, whose threads end with it
-    return clips
 
 
 def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
@@ -262,6 +260,9 @@ def _announce(
         *(str(parent).splitlines() if parent else []),
         *([f"LoRA of rank {config.lora.rank}: {trainable(learner.network)}"] if config.lora.rank else []),
         *([str(recomputation)] if recomputation else []),
+        in_words(config.optim, config.steps),
+        *map(str, paces_of(learner.optimizer.param_groups)),
+        *map(str, phases_of(config)),
     ]:
         logger.info("%s", line)
     if config.optim.warmup_steps >= config.steps:
@@ -269,3 +270,6 @@ def _announce(
             "optim.warmup_steps=%d is no less than steps=%d: the learning rate never reaches optim.lr",
             *(config.optim.warmup_steps, config.steps),
         )
+    for phase in config.phases:
+        if phase.start >= config.steps:
+            logger.warning("the phase from step %d is never reached: steps=%d", phase.start, config.steps)
