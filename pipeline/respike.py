@@ -24,8 +24,8 @@ class SpikeAugmentation:
     """How sensors that are drawn for training samples may differ from the one that recorded. The defaults: not at all.
 
     All but the threshold are drawn uniformly from 0 to what is given, for each sample anew. A sensor's gains and stuck
-    pixels stay the same through the clip. `thresholds: [1, 2, 4]`, `lost_share: 0.05`, `dark_rate: 0.002`,
-    `gain_spread: 0.02`, `dead_share: 0.001` and `hot_share: 0.0002` cover the cameras in use.
+    pixels stay the same through the clip. Values to begin with: `thresholds: [1, 2, 4]`, `lost_share: 0.05`,
+    `dark_rate: 0.002`, `gain_spread: 0.02`, `dead_share: 0.001`, `hot_share: 0.0002`.
 
     Attributes:
         thresholds: in units of the recording's, one of which is drawn; repeat one to draw it more often.
