@@ -1,6 +1,7 @@
 """The verb `train`: a store and a config to a run folder."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
+from model.training.feed import feed
 from model.training.learner import Learner
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
@@ -173,7 +175,8 @@ def _learner(
 def _clips(
     stack: contextlib.ExitStack, config: TrainConfig, source: ClipSource, place: Parallel, first: int
 ) -> Iterator[Sample]:
-    clips = batches(
+    read = functools.partial(
+        batches,
         source,
         seed=config.seed,
         start_step=first,
@@ -183,6 +186,7 @@ def _clips(
         workers=config.workers,
         accumulate=config.optim.accumulate,
     )
+    clips = feed(place.device, read)
     stack.callback(clips.close)  # type: ignore[attr-defined] - a generator, whose threads end with it
     return clips
 

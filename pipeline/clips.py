@@ -7,24 +7,21 @@ import collections
 import functools
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pipeline.errors import StoreError, TrainingError, UsageError
+from pipeline.reader_times import ReaderTimes
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.selections import Selectable
 from pipeline.store import Sequence, Store
 from pipeline.transforms import Augmentation, draw_augmentation
-
-PREFETCHED_BATCHES = 1
-"""Batches read ahead while one is learned from. All threads read samples of the same one: more need no more memory."""
-
 
 class Sample(NamedTuple):
     """A clip, or with a leading B a batch of them; all uint8 until the device normalizes them.
@@ -149,16 +146,28 @@ class ClipSource:
             self.read_into(self.draw(number, seed), batch, place)
         return batch
 
-    def room(self, batch_size: int) -> Sample:
-        """Memory for a batch, not filled yet."""
+    def room(self, batch_size: int, *, pinned: bool = False) -> Sample:
+        """Memory for a batch, not filled yet.
+
+        Args:
+            pinned: page-locked memory, from which a CUDA device copies by itself. torch keeps what is let go of to give
+                it again, but not before the copies from it that were queued without waiting are done.
+        """
         frames, crop, side = self.config.num_frames, self.config.crop, self.config.crop // self.scale
         frames_shape = batch_size, frames, 3, crop, crop
         voxels_shape = batch_size, frames, self.num_bins, side, side
-        # From numpy, which asks for large pages: a batch is too large to come from memory that was used before.
+
+        def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> torch.Tensor:
+            if pinned:
+                kind = torch.from_numpy(np.empty(0, dtype)).dtype
+                return torch.empty(shape, dtype=kind, pin_memory=True)
+            # From numpy, which asks for large pages: a batch is too large to come from memory that was used before.
+            return torch.from_numpy(np.empty(shape, dtype))
+
         return Sample(
-            blurry=torch.from_numpy(np.empty(frames_shape, np.uint8)),
-            voxels=torch.from_numpy(np.empty(voxels_shape, self._voxel_type)),
-            sharp=torch.from_numpy(np.empty(frames_shape, np.uint8)),
+            blurry=empty(frames_shape, np.uint8),
+            voxels=empty(voxels_shape, self._voxel_type),
+            sharp=empty(frames_shape, np.uint8),
         )
 
     def read_into(self, draw: Draw, batch: Sample, place: int) -> None:
@@ -177,6 +186,11 @@ class ClipSource:
         sharp.read_into(rgb, how.unturned(to_sharp))
 
 
+def as_read(batch: Sample) -> Sample:
+    """The batch itself."""
+    return batch
+
+
 def batches(
     source: ClipSource,
     *,
@@ -187,7 +201,10 @@ def batches(
     world: int = 1,
     workers: int = 2,
     accumulate: int = 1,
-) -> Iterator[Sample]:
+    pinned: bool = False,
+    deliver: Callable[[Sample], Any] = as_read,
+    times: ReaderTimes | None = None,
+) -> Iterator[Any]:
     """Batches from `start_step` on, without end, read ahead by threads of this process.
 
     Threads, because copying from maps, unpacking and checking sums release the interpreter lock, and worker
@@ -198,7 +215,16 @@ def batches(
         rank, world: this process and how many there are; the step's samples are dealt out among them.
         workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
         accumulate: batches that make one step; as many are given for each.
+        pinned: read into page-locked memory.
+        deliver: makes what is given of each batch, in the thread that has read the last sample of it: a copy on its way
+            to a device, say.
+        times: told what every sample takes to read.
     """
+    times = times or ReaderTimes()
+
+    def read(place: int, number: int, batch: Sample) -> None:
+        with times.reading():
+            source.read_into(source.draw(number, seed), batch, place)
 
     def numbers(index: int) -> range:
         step, micro = divmod(index, accumulate)
@@ -208,34 +234,60 @@ def batches(
     indices = itertools.count()
     if not workers:
         for index in indices:
-            yield source.batch(numbers(index), seed)
+            batch = source.room(batch_size, pinned=pinned)
+            for place, number in enumerate(numbers(index)):
+                read(place, number, batch)
+            yield deliver(batch)
     with ThreadPoolExecutor(max_workers=workers) as threads:
         waiting: collections.deque[_Reading] = collections.deque()
         try:
             while True:
-                while len(waiting) <= PREFETCHED_BATCHES:
-                    waiting.append(_Reading(threads, source, numbers(next(indices)), seed))
+                while len(waiting) <= batches_ahead(batch_size, workers, accumulate):
+                    room = source.room(batch_size, pinned=pinned)
+                    waiting.append(_Reading(threads, numbers(next(indices)), room, read, deliver))
                 yield waiting.popleft().result()
         finally:
             for reading in waiting:
                 reading.cancel()
 
 
+def batches_ahead(batch_size: int, workers: int, accumulate: int) -> int:
+    """Batches read ahead while others are learned from: those of a step, and a sample for every thread to read.
+
+    A step asks for all of its batches at once. All threads read samples of the same batch, so that more than these
+    would need memory and give no time.
+    """
+    return max(accumulate, -(-workers // batch_size))
+
+
 class _Reading:
-    """A batch whose samples are being read by some threads."""
+    """A batch whose samples are being read by some threads, the last of which delivers it."""
 
-    def __init__(self, threads: ThreadPoolExecutor, source: ClipSource, numbers: range, seed: int) -> None:
-        self._batch = batch = source.room(len(numbers))
+    def __init__(
+        self,
+        threads: ThreadPoolExecutor,
+        numbers: range,
+        batch: Sample,
+        read: Callable[[int, int, Sample], None],
+        deliver: Callable[[Sample], Any],
+    ) -> None:
+        self._unread = len(numbers)
+        self._lock = threading.Lock()
 
-        def read(place: int, number: int) -> None:
-            source.read_into(source.draw(number, seed), batch, place)
+        def read_one(place: int, number: int) -> None:
+            read(place, number, batch)
+            with self._lock:
+                self._unread -= 1
+                complete = not self._unread
+            if complete:
+                self._delivered = deliver(batch)
 
-        self._samples = [threads.submit(read, place, number) for place, number in enumerate(numbers)]
+        self._samples = [threads.submit(read_one, place, number) for place, number in enumerate(numbers)]
 
-    def result(self) -> Sample:
+    def result(self) -> Any:
         for sample in self._samples:
             sample.result()
-        return self._batch
+        return self._delivered
 
     def cancel(self) -> None:
         for sample in self._samples:

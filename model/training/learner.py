@@ -191,7 +191,7 @@ class Learner:
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def _to_device(self, sample: Sample) -> Sample:
-        if self.place.device.type == "cpu":
+        if sample.blurry.device.type == self.place.device.type:
             return sample
         return Sample(*(part.pin_memory().to(self.place.device, non_blocking=True) for part in sample))
 

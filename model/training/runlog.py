@@ -160,7 +160,7 @@ class FailedBatches(Listener):
     def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
         """Write them."""
         tensors = {
-            f"{i}.{name}": part.clone(memory_format=torch.contiguous_format)
+            f"{i}.{name}": part.cpu().clone(memory_format=torch.contiguous_format)
             for i, sample in enumerate(batches)
             for name, part in zip(Sample._fields, sample, strict=True)
         }

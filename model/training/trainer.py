@@ -87,7 +87,7 @@ class Trainer:
         """Do the steps from `start` on, until the schedule, a signal or a failure ends them.
 
         Args:
-            batches: uint8 batches on the CPU, `schedule.accumulate` for each step, beginning with step `start`.
+            batches: uint8 batches on any device, `schedule.accumulate` for each step, beginning with step `start`.
             stop: asked in every step.
 
         Raises:
