@@ -23,6 +23,7 @@ from pipeline.storage.selections import Selectable
 from pipeline.store import Sequence, Store
 from pipeline.transforms import Augmentation, draw_augmentation
 
+
 class Sample(NamedTuple):
     """A clip, or with a leading B a batch of them; all uint8 until the device normalizes them.
 

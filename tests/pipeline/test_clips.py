@@ -220,10 +220,13 @@ def test_batches_are_delivered_whole_by_who_has_read_them(source, workers):
 
     def deliver(batch):
         delivered.append(threading.get_ident())
-        return Sample(*(part.clone() for part in batch)), batch  # whoever delivers early copies what is not read yet
+        return Sample(
+            *(part.clone() for part in batch)
+        ), batch  # whoever delivers early copies what is not read yet
 
     expected = [source.batch(range(step * 3, step * 3 + 3), 0) for step in range(6)]
-    for (copy, batch), whole in zip(take(source, 6, batch_size=3, workers=workers, deliver=deliver), expected, strict=True):
+    found = take(source, 6, batch_size=3, workers=workers, deliver=deliver)
+    for (copy, batch), whole in zip(found, expected, strict=True):
         assert same(copy, whole) and same(batch, whole)
     assert (threading.get_ident() in delivered) == (workers == 0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.reader_times import Readings, ReaderTimes
+from pipeline.reader_times import ReaderTimes, Readings
 
 
 def test_computing_is_told_from_waiting() -> None:

@@ -28,7 +28,9 @@ class Numbers:
         return number
 
     def room(self, batch_size: int, *, pinned: bool = False) -> Sample:
-        return Sample(*(torch.empty((batch_size, self.size), dtype=torch.int32, pin_memory=pinned) for _ in range(3)))
+        return Sample(
+            *(torch.empty((batch_size, self.size), dtype=torch.int32, pin_memory=pinned) for _ in range(3))
+        )
 
     def read_into(self, number: int, batch: Sample, place: int) -> None:
         if number < 0:
