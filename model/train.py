@@ -22,6 +22,7 @@ from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.feed import feed
 from model.training.learner import Learner
+from model.training.profiling import ProfileReport, StepProfiler
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
@@ -49,6 +50,7 @@ class TrainReport:
         val_psnr: in dB, of `checkpoint`; None without validation.
         checkpoint: the best one; without validation the last one.
         interrupted: whether a signal ended it before its last step.
+        profile: where the time of its steps went, where that was asked for and there were enough of them.
     """
 
     run: Path
@@ -57,6 +59,7 @@ class TrainReport:
     val_psnr: float | None
     checkpoint: Path
     interrupted: bool
+    profile: ProfileReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The stable `--json` object."""
@@ -66,6 +69,7 @@ class TrainReport:
             "loss": self.loss,
             "val_psnr": self.val_psnr,
             "checkpoint": str(self.checkpoint),
+            **({"profile": self.profile.to_json()} if self.profile else {}),
         }
 
 
@@ -75,6 +79,7 @@ def train(
     *,
     resume: bool = False,
     stop_at: int | None = None,
+    profile: bool = False,
     progress: Progress = no_progress,
 ) -> TrainReport:
     """Train a network, in this process or as one of those that torchrun started.
@@ -83,6 +88,7 @@ def train(
         run: the folder to write; new or empty unless `resume`.
         resume: go on from its last good checkpoint.
         stop_at: leave after this step as if interrupted.
+        profile: look at where the time of some steps goes, and write that to RUN/profile.
         progress: told of every step.
 
     Raises:
@@ -121,17 +127,25 @@ def train(
             _announce(config, learner, source, parent, recomputation)
         else:
             stack.enter_context(errors_only())
+        schedule = _schedule(config, stop_at)
+        profiler = (
+            stack.enter_context(StepProfiler(learner, run / "profile", schedule.last - first))
+            if profile and place.is_main
+            else None
+        )
         trainer = Trainer(
             learner,
-            _schedule(config, stop_at),
+            schedule,
             save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
             validate=_validator(config, store, source, learner),
             listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
             progress=progress,
+            before_step=profiler.before_step if profiler else None,
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        fit = trainer.fit(_clips(stack, config, source, place, first), stop, start=first)
+        clips = _clips(stack, config, source, place, first)
+        fit = trainer.fit(profiler.watch(clips) if profiler else clips, stop, start=first)
     return TrainReport(
         run=run,
         step=fit.step,
@@ -139,6 +153,7 @@ def train(
         val_psnr=trainer.best.val_psnr if trainer.best else None,
         checkpoint=folder.checkpoints.best if trainer.best else folder.checkpoints.last,
         interrupted=fit.interrupted,
+        profile=profiler.report if profiler else None,
     )
 
 
