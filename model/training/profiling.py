@@ -1,4 +1,4 @@
-"""Where the time of a step goes: some steps of a run under torch's profiler, which changes nothing that they compute."""
+"""Where the time of a step goes: some steps of a run under torch's profiler, which changes nothing they compute."""
 
 import contextlib
 import logging
@@ -131,6 +131,7 @@ class StepProfiler:
         self._hooks.callback(setattr, self._learner, "phase", contextlib.nullcontext)
         for name, part in _parts(self._learner.network).items():
             self._hooks.enter_context(_named(name, part))
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would write lines of its own to the terminal
         cuda = [ProfilerActivity.CUDA] if self._device.type == "cuda" else []
         self._running = profile(activities=[ProfilerActivity.CPU, *cuda], acc_events=True)
         self._running.start()
