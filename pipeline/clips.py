@@ -223,6 +223,9 @@ def batches(
     """
     times = times or ReaderTimes()
 
+    def room() -> Sample:
+        return source.room(batch_size, pinned=pinned)
+
     def read(place: int, number: int, batch: Sample) -> None:
         with times.reading():
             source.read_into(source.draw(number, seed), batch, place)
@@ -235,7 +238,7 @@ def batches(
     indices = itertools.count()
     if not workers:
         for index in indices:
-            batch = source.room(batch_size, pinned=pinned)
+            batch = room()
             for place, number in enumerate(numbers(index)):
                 read(place, number, batch)
             yield deliver(batch)
@@ -244,7 +247,6 @@ def batches(
         try:
             while True:
                 while len(waiting) <= batches_ahead(batch_size, workers, accumulate):
-                    room = source.room(batch_size, pinned=pinned)
                     waiting.append(_Reading(threads, numbers(next(indices)), room, read, deliver))
                 yield waiting.popleft().result()
         finally:
@@ -268,14 +270,17 @@ class _Reading:
         self,
         threads: ThreadPoolExecutor,
         numbers: range,
-        batch: Sample,
+        room: Callable[[], Sample],
         read: Callable[[int, int, Sample], None],
         deliver: Callable[[Sample], Any],
     ) -> None:
-        self._unread = len(numbers)
         self._lock = threading.Lock()
+        self._batch: Sample | None = None
+        self._unread = len(numbers)
 
         def read_one(place: int, number: int) -> None:
+            with self._lock:
+                batch = self._batch = self._batch or room()  # here, and not where a step waits for it
             read(place, number, batch)
             with self._lock:
                 self._unread -= 1

@@ -210,8 +210,16 @@ def test_a_step_and_a_sample_for_every_thread_are_ahead(
     rooms = []
     room = source.room
     monkeypatch.setattr(source, "room", lambda size, **how: rooms.append(size) or room(size))
-    take(source, 5, batch_size=batch_size, workers=workers, accumulate=accumulate)
+    settings = {"batch_size": batch_size, "workers": workers, "accumulate": accumulate}
+    stream = batches(source, seed=0, start_step=0, **settings)
+    for _ in range(5):
+        next(stream)
+    deadline = time.monotonic() + 20
+    while len(rooms) < 5 + ahead and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)  # for one too many
     assert rooms == [batch_size] * (5 + ahead)
+    stream.close()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -220,9 +228,8 @@ def test_batches_are_delivered_whole_by_who_has_read_them(source, workers):
 
     def deliver(batch):
         delivered.append(threading.get_ident())
-        return Sample(
-            *(part.clone() for part in batch)
-        ), batch  # whoever delivers early copies what is not read yet
+        copy = Sample(*(part.clone() for part in batch))  # of what is not read yet, when it is too early
+        return copy, batch
 
     expected = [source.batch(range(step * 3, step * 3 + 3), 0) for step in range(6)]
     found = take(source, 6, batch_size=3, workers=workers, deliver=deliver)
