@@ -21,6 +21,7 @@ from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.feed import feed
+from model.training.hints import Hints, reading_of
 from model.training.learner import Learner
 from model.training.profiling import ProfileReport, StepProfiler
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
@@ -32,6 +33,7 @@ from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource, Sample, batches
 from pipeline.config import to_plain
+from pipeline.reader_times import ReaderTimes
 from pipeline.reports import Progress, no_progress
 from pipeline.stats import Normalization
 from pipeline.store import Store, open_store
@@ -133,18 +135,20 @@ def train(
             if profile and place.is_main
             else None
         )
+        times = ReaderTimes()
+        hints = _hints(config, store, source, place, first, times)
         trainer = Trainer(
             learner,
             schedule,
             save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
             validate=_validator(config, store, source, learner),
-            listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
+            listeners=_listeners(stack, config, run, source, learner, first, hints) if place.is_main else (),
             progress=progress,
             before_step=profiler.before_step if profiler else None,
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        clips = _clips(stack, config, source, place, first)
+        clips = _clips(stack, config, source, place, first, times)
         fit = trainer.fit(profiler.watch(clips) if profiler else clips, stop, start=first)
     return TrainReport(
         run=run,
@@ -188,7 +192,12 @@ def _learner(
 
 
 def _clips(
-    stack: contextlib.ExitStack, config: TrainConfig, source: ClipSource, place: Parallel, first: int
+    stack: contextlib.ExitStack,
+    config: TrainConfig,
+    source: ClipSource,
+    place: Parallel,
+    first: int,
+    times: ReaderTimes,
 ) -> Iterator[Sample]:
     read = functools.partial(
         batches,
@@ -200,6 +209,7 @@ def _clips(
         world=place.world,
         workers=config.workers,
         accumulate=config.optim.accumulate,
+        times=times,
     )
     clips = feed(place.device, read)
     stack.callback(clips.close)  # type: ignore[attr-defined] - a generator, whose threads end with it
@@ -246,14 +256,30 @@ def _listeners(
     source: ClipSource,
     learner: Learner,
     first: int,
+    hints: Hints,
 ) -> list[Listener]:
     metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
     board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
-    listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]
+    listeners: list[Listener] = [LogLines(), hints, metrics, board, FailedBatches(run)]
     if config.sample_every:
         clip = source.batch(range(1), config.seed)
         listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
     return listeners
+
+
+def _hints(
+    config: TrainConfig, store: Store, source: ClipSource, place: Parallel, first: int, times: ReaderTimes
+) -> Hints:
+    step_clips = config.batch_size * config.optim.accumulate * place.world
+    return Hints(
+        reading_of(
+            store, config.voxels or "", workers=config.workers, epoch_steps=-(-len(source) // step_clips)
+        ),
+        times,
+        start=first,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+    )
 
 
 def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Callable[[Milestone], None]:

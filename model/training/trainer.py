@@ -115,10 +115,11 @@ class Trainer:
             self.progress(step, schedule.steps, f"loss {result.loss:.4f}")
             if schedule.due(step, schedule.log_every):
                 self._log(step, result, pace)
-            with pace.paused():
+            with pace.paused("validation"):
                 is_best = self._look(step)
-                ending = step == schedule.steps or self._is_asked(step, result, stop)
-                if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+            ending = step == schedule.steps or self._is_asked(step, result, stop)
+            if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+                with pace.paused("saving"):
                     self._save(Milestone(step, result.loss, self.best, is_best), final=ending)
             if ending and step < schedule.steps:
                 logger.warning("stopped after step %d of %d; go on with --resume", step, schedule.steps)
@@ -171,6 +172,8 @@ class Trainer:
             data_share=data_share,
             memory_bytes=self.learner.place.peak_memory_bytes(),
             eta_s=(self.schedule.steps - step) / steps_per_s,
+            validation_share=pace.pause_share("validation"),
+            saving_share=pace.pause_share("saving"),
         )
         for listener in self.listeners:
             listener.on_step(metrics)
