@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -48,8 +49,8 @@ CORNER = 8
 WORKERS = (0, 1, 2, 4)
 MOST_WAIT = 0.01
 LESS = 0.8
-TRIES = 8
-WINDOW_S, WINDOWS = 1.0, 3
+TRIES = 6
+WINDOW_S, WINDOWS = 0.7, 3
 
 
 class NullNetwork(nn.Module):
@@ -118,18 +119,37 @@ def data_loader(samples: Dataset, batch: int) -> Open:
     return opened
 
 
+class Window(NamedTuple):
+    """A line of the trainer's log: the share of waiting, the CPU time of the waiting thread in it, seconds a step."""
+
+    waited: float
+    cpu: float
+    step_s: float
+
+
 class Lines(Listener):
-    """The trainer's log lines."""
+    """The trainer's log lines, but the first."""
 
     def __init__(self) -> None:
-        self.lines: list[StepMetrics] = []
+        self.windows: list[Window] = []
+        self._cpu_s, self._last = 0.0, 0
+
+    def corners(self, clips: Iterator[Sample]) -> Iterator[Sample]:
+        while True:
+            before = time.thread_time()
+            clip = next(clips)
+            self._cpu_s += time.thread_time() - before
+            yield Sample(*(part[..., :CORNER, :CORNER] for part in clip))
 
     def on_step(self, metrics: StepMetrics) -> None:
-        self.lines.append(metrics)
+        seconds = (metrics.step - self._last) / metrics.steps_per_s
+        if self._last:
+            self.windows.append(Window(metrics.data_share, self._cpu_s / seconds, 1 / metrics.steps_per_s))
+        self._cpu_s, self._last = 0.0, metrics.step
 
 
-def steps(clips: Iterator[Sample], seconds: float, every: int, windows: int) -> list[StepMetrics]:
-    """Train with a network of `seconds` a batch; a line for each window of `every` steps but the first."""
+def train(clips: Iterator[Sample], seconds: float, every: int, windows: int) -> Window:
+    """Train with a network of `seconds` a batch; medians over windows of `every` steps."""
     loss = CombinedLoss(LossConfig(perceptual_weight=0.0))
     learner = Learner(
         NullNetwork(seconds), loss, None, OptimConfig(), Parallel(device=CPU), steps=1 << 20, seed=0
@@ -137,39 +157,38 @@ def steps(clips: Iterator[Sample], seconds: float, every: int, windows: int) -> 
     heard = Lines()
     schedule = Schedule(steps=every * (windows + 1), log_every=every)
     trainer = Trainer(learner, schedule, save=lambda milestone: None, listeners=[heard])
-    corners = (Sample(*(part[..., :CORNER, :CORNER] for part in clip)) for clip in clips)
-    trainer.fit(corners, StopRequest())
-    return heard.lines[1:]
+    trainer.fit(heard.corners(clips), StopRequest())
+    return Window(*(statistics.median(values) for values in zip(*heard.windows, strict=True)))
 
 
 def fixed_seconds(batch: int) -> float:
     """What a step takes besides reading and sleeping."""
     clip = Sample(*(torch.zeros((batch, CLIP, 3, CORNER, CORNER), dtype=torch.uint8) for _ in range(3)))
-    return statistics.median(1 / line.steps_per_s for line in steps(itertools.repeat(clip), 0.0, 50, 5))
+    return train(itertools.repeat(clip), 0.0, 50, 5).step_s
 
 
-def wait(opened: Open, workers: int, batch: int, rate: float, fixed: float, reached: float) -> float:
-    """The share of the time spent waiting for clips, when `rate` samples a second are asked for.
+def wait(opened: Open, workers: int, batch: int, rate: float, fixed: float, reached: float) -> Window:
+    """What is waited for clips when `rate` samples a second are asked for.
 
     Args:
         reached: samples a second the reader may be able to give, for windows that do not take forever.
     """
     every = max(2, round(WINDOW_S * min(rate, reached) / batch))
     with opened(workers) as clips:
-        lines = steps(clips, batch / rate - fixed, every, WINDOWS)
-    return statistics.median(line.data_share for line in lines)
+        return train(clips, batch / rate - fixed, every, WINDOWS)
 
 
-def alone(opened: Open, workers: int, batch: int) -> float:
-    """Samples a second when nothing is done with them."""
+def alone(opened: Open, workers: int, batch: int) -> tuple[float, float]:
+    """Samples a second when nothing is done with them, and this process's CPU milliseconds for each."""
     with opened(workers) as clips:
         for _ in range(2):
             next(clips)
-        started, count = time.perf_counter(), 0
+        started, cpu, count = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() < started + WINDOW_S or count < 4:
             next(clips)
             count += 1
-        return batch * count / (time.perf_counter() - started)
+        samples = batch * count
+        return samples / (time.perf_counter() - started), 1e3 * (time.process_time() - cpu) / samples
 
 
 def most(opened: Open, workers: int, batch: int, fixed: float, reached: float) -> float | None:
@@ -177,7 +196,7 @@ def most(opened: Open, workers: int, batch: int, fixed: float, reached: float) -
     rate = min(reached, batch / (fixed + 1e-3))
     for _ in range(TRIES):
         rate *= LESS
-        if wait(opened, workers, batch, rate, fixed, reached) <= MOST_WAIT:
+        if wait(opened, workers, batch, rate, fixed, reached).waited <= MOST_WAIT:
             return rate
     return None
 
@@ -193,34 +212,45 @@ def verify(store: Store) -> None:
 def readers(store: Store, folder: Path, batch: int) -> dict[str, Open]:
     config = ClipConfig(num_frames=CLIP, crop=SCALE * SPIKE_CROP)
     sources = {grids: ClipSource(store, "train", grids, config) for grids in (RAW_GRIDS, COMPRESSED_GRIDS)}
-    return (
-        {f"ours, {grids}": ours(source, batch) for grids, source in sources.items()}
-        | {
-            f"DataLoader, {grids} store": data_loader(Samples(source), batch)
-            for grids, source in sources.items()
-        }
-        | {"DataLoader, PNG and .npy": data_loader(PictureFiles(folder), batch)}
-    )
+    found = {
+        "DataLoader, PNG and .npy": data_loader(PictureFiles(folder), batch)
+    }  # over which the others are told
+    for grids, source in sources.items():
+        found[f"DataLoader, {grids} store"] = data_loader(Samples(source), batch)
+        found[f"ours, {grids}"] = ours(source, batch)
+    return found
 
 
 def compare(store: Store, folder: Path, batch: int, needed: float) -> Iterator[str]:
     fixed = fixed_seconds(batch)
-    yield f"### Batches of {batch}, {needed:g} samples/s needed; load average {os.getloadavg()[0]:.1f}"
-    yield ""
-    yield f"| reader | workers | waiting at {needed:g}/s | samples/s with <= 1 % waiting | over PNG and .npy |"
-    yield "| --- | ---: | ---: | ---: | ---: |"
-    found: dict[str, dict[int, float | None]] = {}
-    opened = readers(store, folder, batch)
-    for name, open_ in reversed(opened.items()):  # the peer first, over which the others are told
+    yield f"### Batches of {batch}, {needed:g} samples/s needed; load average {os.getloadavg()[0]:.1f}\n"
+    titles = (
+        "workers",
+        "CPU ms a sample",
+        "waiting",
+        "CPU of it",
+        "samples/s with <= 1 %",
+        "over PNG and .npy",
+    )
+    yield f"| reader | {' | '.join(titles)} |"
+    yield "| --- |" + " ---: |" * len(titles)
+    peer: dict[int, float | None] = {}
+    for name, opened in readers(store, folder, batch).items():
         for workers in WORKERS:
-            reached = alone(open_, workers, batch)
-            share = wait(open_, workers, batch, needed, fixed, reached)
-            rate = most(open_, workers, batch, fixed, reached) if workers else None
-            found.setdefault(name, {})[workers] = rate
-            base = found["DataLoader, PNG and .npy"][workers]
-            ratio = f"{rate / base:.0f}" if rate and base else "-"
-            shown = f"{rate:.0f}" if rate else "-"
-            yield f"| {name} | {workers} | {share:.2%} | {shown} | {ratio} |"
+            reached, cpu_ms = alone(opened, workers, batch)
+            found = wait(opened, workers, batch, needed, fixed, reached)
+            rate = most(opened, workers, batch, fixed, reached) if workers else None
+            base = peer.setdefault(workers, rate)
+            cells = [
+                f"{cpu_ms:.2f}"
+                if not workers or name.startswith("ours")
+                else "-",  # processes have their own
+                f"{found.waited:.2%}",
+                f"{found.cpu:.2%}",
+                f"{rate:.3g}" if rate else "-",
+                f"{rate / base:.0f}" if rate and base else "-",
+            ]
+            yield f"| {name} | {workers} | {' | '.join(cells)} |"
     yield f"\nload average {os.getloadavg()[0]:.1f}\n"
 
 
