@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,18 @@ from model.training.events import Best, Listener, Milestone
 from model.training.feed import feed
 from model.training.hints import Hints, reading_of
 from model.training.learner import Learner
+from model.training.optim import paces_of
+from model.training.phases import phase_batches, phases_of, sources_of
 from model.training.profiling import ProfileReport, StepProfiler
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
 from model.training.samples import SamplePictures
+from model.training.schedules import in_words
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
-from pipeline.clips import ClipSource, Sample, batches
+from pipeline.clips import ClipSource
 from pipeline.config import to_plain
 from pipeline.reader_times import ReaderTimes
 from pipeline.reports import Progress, no_progress
@@ -111,7 +114,9 @@ def train(
         start = folder.find_start(resume=resume)
         store = open_store(config.store)
         config = replace(config, voxels=store.voxel_name(config.voxels))
-        source = ClipSource(store, "train", config.voxels, config.clip)
+        phases = phases_of(config)
+        sources = sources_of(phases, store, config.voxels)
+        source = sources[0]
         normalization = store.normalization(config.voxels)
         identity = identity_of(config, store, source, place)
         first = start.step if start else 0
@@ -136,20 +141,32 @@ def train(
             else None
         )
         times = ReaderTimes()
-        hints = _hints(config, store, source, place, first, times)
         trainer = Trainer(
             learner,
             schedule,
             save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
             validate=_validator(config, store, source, learner),
-            listeners=_listeners(stack, config, run, source, learner, first, hints) if place.is_main else (),
+            listeners=_listeners(stack, config, run, store, source, learner, first, times)
+            if place.is_main
+            else (),
             progress=progress,
             before_step=profiler.before_step if profiler else None,
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        clips = _clips(stack, config, source, place, first, times)
-        fit = trainer.fit(profiler.watch(clips) if profiler else clips, stop, start=first)
+        read = functools.partial(
+            phase_batches,
+            phases,
+            sources,
+            place,
+            seed=config.seed,
+            start_step=first,
+            accumulate=config.optim.accumulate,
+            workers=config.workers,
+            times=times,
+        )
+        with contextlib.closing(feed(place.device, read)) as clips:  # its threads end with it
+            fit = trainer.fit(profiler.watch(clips) if profiler else clips, stop, start=first)
     return TrainReport(
         run=run,
         step=fit.step,
@@ -191,31 +208,6 @@ def _learner(
     return learner, parent
 
 
-def _clips(
-    stack: contextlib.ExitStack,
-    config: TrainConfig,
-    source: ClipSource,
-    place: Parallel,
-    first: int,
-    times: ReaderTimes,
-) -> Iterator[Sample]:
-    read = functools.partial(
-        batches,
-        source,
-        seed=config.seed,
-        start_step=first,
-        batch_size=config.batch_size,
-        rank=place.rank,
-        world=place.world,
-        workers=config.workers,
-        accumulate=config.optim.accumulate,
-        times=times,
-    )
-    clips = feed(place.device, read)
-    stack.callback(clips.close)  # type: ignore[attr-defined] - a generator, whose threads end with it
-    return clips
-
-
 def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
     return Schedule(
         steps=config.steps,
@@ -253,33 +245,27 @@ def _listeners(
     stack: contextlib.ExitStack,
     config: TrainConfig,
     run: Path,
+    store: Store,
     source: ClipSource,
     learner: Learner,
     first: int,
-    hints: Hints,
+    times: ReaderTimes,
 ) -> list[Listener]:
     metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
     board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
-    listeners: list[Listener] = [LogLines(), hints, metrics, board, FailedBatches(run)]
-    if config.sample_every:
-        clip = source.batch(range(1), config.seed)
-        listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
-    return listeners
-
-
-def _hints(
-    config: TrainConfig, store: Store, source: ClipSource, place: Parallel, first: int, times: ReaderTimes
-) -> Hints:
-    step_clips = config.batch_size * config.optim.accumulate * place.world
-    return Hints(
-        reading_of(
-            store, config.voxels or "", workers=config.workers, epoch_steps=-(-len(source) // step_clips)
-        ),
+    step_clips = config.batch_size * config.optim.accumulate * learner.place.world
+    hints = Hints(
+        reading_of(store, config.voxels or "", workers=config.workers, epoch_steps=len(source) // step_clips),
         times,
         start=first,
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
     )
+    listeners: list[Listener] = [LogLines(), hints, metrics, board, FailedBatches(run)]
+    if config.sample_every:
+        clip = source.batch(range(1), config.seed)
+        listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
+    return listeners
 
 
 def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Callable[[Milestone], None]:
@@ -303,6 +289,9 @@ def _announce(
     for line in [
         *(str(parent).splitlines() if parent else []),
         *([str(recomputation)] if recomputation else []),
+        in_words(config.optim, config.steps),
+        *map(str, paces_of(learner.optimizer.param_groups)),
+        *map(str, phases_of(config)),
     ]:
         logger.info("%s", line)
     if config.optim.warmup_steps >= config.steps:
@@ -310,3 +299,6 @@ def _announce(
             "optim.warmup_steps=%d is no less than steps=%d: the learning rate never reaches optim.lr",
             *(config.optim.warmup_steps, config.steps),
         )
+    for phase in config.phases:
+        if phase.start >= config.steps:
+            logger.warning("the phase from step %d is never reached: steps=%d", phase.start, config.steps)

@@ -7,7 +7,7 @@ import collections
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -200,67 +200,100 @@ def batches(
     batch_size: int,
     rank: int = 0,
     world: int = 1,
-    workers: int = 2,
     accumulate: int = 1,
-    pinned: bool = False,
-    deliver: Callable[[Sample], Any] = as_read,
-    times: ReaderTimes | None = None,
-) -> Iterator[Any]:
+    **reading: Any,
+) -> Generator[Any, None, None]:
     """Batches from `start_step` on, without end, read ahead by threads of this process.
-
-    Threads, because copying from maps, unpacking and checking sums release the interpreter lock, and worker
-    processes would copy every batch once more, start for seconds and hold the interpreter's memory once each.
 
     Args:
         batch_size: samples of one batch on one rank.
         rank, world: this process and how many there are; the step's samples are dealt out among them.
-        workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
         accumulate: batches that make one step; as many are given for each.
+        reading: `workers`, `pinned`, `deliver` and `times` of `read_ahead`.
+    """
+    numbers = batch_numbers(
+        itertools.count(start_step), batch_size=batch_size, rank=rank, world=world, accumulate=accumulate
+    )
+    return read_ahead(((source, some) for some in numbers), seed=seed, accumulate=accumulate, **reading)
+
+
+def batch_numbers(
+    steps: Iterable[int],
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+    first: int = 0,
+) -> Iterator[range]:
+    """The running numbers of the samples of each batch of some steps, `accumulate` batches for each step.
+
+    Args:
+        steps: counted from 0.
+        batch_size, rank, world: as in `batches`.
+        first: running number of the first sample of step 0.
+    """
+    for step in steps:
+        for micro in range(accumulate):
+            start = first + ((step * accumulate + micro) * world + rank) * batch_size
+            yield range(start, start + batch_size)
+
+
+def read_ahead(
+    wanted: Iterable[tuple[ClipSource, range]],
+    *,
+    seed: int,
+    accumulate: int = 1,
+    workers: int = 2,
+    pinned: bool = False,
+    deliver: Callable[[Sample], Any] = as_read,
+    times: ReaderTimes | None = None,
+) -> Generator[Any, None, None]:
+    """Read batches, each given by its source and the running numbers of its samples, ahead of their use.
+
+    Threads, because copying from maps, unpacking and checking sums release the interpreter lock, and worker
+    processes would copy every batch once more, start for seconds and hold the interpreter's memory once each.
+
+    Read ahead are the batches of a step, which are asked for at once, and a sample for every thread. As all threads
+    read samples of the same batch, more would need memory and give no time.
+
+    Args:
+        accumulate: batches that make one step.
+        workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
         pinned: read into page-locked memory.
-        deliver: makes what is given of each batch, in the thread that has read the last sample of it: a copy on its way
-            to a device, say.
+        deliver: makes what is given of each batch, in the thread that has read the last sample of it: a copy on its
+            way to a device, say.
         times: told what every sample takes to read.
     """
     times = times or ReaderTimes()
 
-    def room() -> Sample:
-        return source.room(batch_size, pinned=pinned)
-
-    def read(place: int, number: int, batch: Sample) -> None:
+    def read(source: ClipSource, number: int, batch: Sample, place: int) -> None:
         with times.reading():
             source.read_into(source.draw(number, seed), batch, place)
 
-    def numbers(index: int) -> range:
-        step, micro = divmod(index, accumulate)
-        first = (((start_step + step) * accumulate + micro) * world + rank) * batch_size
-        return range(first, first + batch_size)
-
-    indices = itertools.count()
     if not workers:
-        for index in indices:
-            batch = room()
-            for place, number in enumerate(numbers(index)):
-                read(place, number, batch)
+        for source, numbers in wanted:
+            batch = source.room(len(numbers), pinned=pinned)
+            for place, number in enumerate(numbers):
+                read(source, number, batch, place)
             yield deliver(batch)
+        return
+    wanted, waiting = iter(wanted), collections.deque[_Reading]()
+
+    def is_short() -> bool:
+        return len(waiting) <= accumulate or sum(map(len, waiting)) - len(waiting[0]) < workers
+
     with ThreadPoolExecutor(max_workers=workers) as threads:
-        waiting: collections.deque[_Reading] = collections.deque()
         try:
             while True:
-                while len(waiting) <= batches_ahead(batch_size, workers, accumulate):
-                    waiting.append(_Reading(threads, numbers(next(indices)), room, read, deliver))
+                while is_short() and (more := next(wanted, None)):
+                    waiting.append(_Reading(threads, *more, read=read, pinned=pinned, deliver=deliver))
+                if not waiting:
+                    return
                 yield waiting.popleft().result()
         finally:
             for reading in waiting:
                 reading.cancel()
-
-
-def batches_ahead(batch_size: int, workers: int, accumulate: int) -> int:
-    """Batches read ahead while others are learned from: those of a step, and a sample for every thread to read.
-
-    A step asks for all of its batches at once. All threads read samples of the same batch, so that more than these
-    would need memory and give no time.
-    """
-    return max(accumulate, -(-workers // batch_size))
 
 
 class _Reading:
@@ -269,9 +302,11 @@ class _Reading:
     def __init__(
         self,
         threads: ThreadPoolExecutor,
+        source: ClipSource,
         numbers: range,
-        room: Callable[[], Sample],
-        read: Callable[[int, int, Sample], None],
+        *,
+        read: Callable[[ClipSource, int, Sample, int], None],
+        pinned: bool,
         deliver: Callable[[Sample], Any],
     ) -> None:
         self._lock = threading.Lock()
@@ -279,9 +314,9 @@ class _Reading:
         self._unread = len(numbers)
 
         def read_one(place: int, number: int) -> None:
-            with self._lock:
-                batch = self._batch = self._batch or room()  # here, and not where a step waits for it
-            read(place, number, batch)
+            with self._lock:  # here, and not where a step waits for it
+                batch = self._batch = self._batch or source.room(len(numbers), pinned=pinned)
+            read(source, number, batch, place)
             with self._lock:
                 self._unread -= 1
                 complete = not self._unread
@@ -289,6 +324,9 @@ class _Reading:
                 self._delivered = deliver(batch)
 
         self._samples = [threads.submit(read_one, place, number) for place, number in enumerate(numbers)]
+
+    def __len__(self) -> int:
+        return len(self._samples)
 
     def result(self) -> Any:
         for sample in self._samples:

@@ -6,30 +6,12 @@ which was done while the step before computed.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import torch
 
 from pipeline.clips import Sample
-
-
-def feed(device: torch.device, read: Callable[..., Iterator]) -> Iterator[Sample]:
-    """Batches on `device`; for a CPU those that are read, as they are.
-
-    Args:
-        read: `pipeline.clips.batches` with all its arguments but `pinned` and `deliver`.
-
-    Returns:
-        A generator; to close it ends the threads that read.
-    """
-    return _copied(Transfer(device), read) if device.type == "cuda" else read()
-
-
-def _copied(transfer: "Transfer", read: Callable[..., Iterator]) -> Iterator[Sample]:
-    with contextlib.closing(read(pinned=True, deliver=transfer.send)) as sent:  # type: ignore[type-var]
-        for batch in sent:
-            yield transfer.receive(batch)
 
 
 class Sent(NamedTuple):
@@ -37,6 +19,28 @@ class Sent(NamedTuple):
 
     batch: Sample
     arrived: torch.cuda.Event
+
+
+def feed(
+    device: torch.device, read: Callable[..., Generator[Any, None, None]]
+) -> Generator[Sample, None, None]:
+    """Batches on `device`; for a CPU those that are read, as they are.
+
+    Args:
+        read: gives batches when it is called, with `pinned` and `deliver` of `pipeline.clips.read_ahead` or without.
+
+    Returns:
+        A generator; to close it ends the threads that read.
+    """
+    return _copied(Transfer(device), read) if device.type == "cuda" else read()
+
+
+def _copied(
+    transfer: "Transfer", read: Callable[..., Generator[Sent, None, None]]
+) -> Generator[Sample, None, None]:
+    with contextlib.closing(read(pinned=True, deliver=transfer.send)) as sent:
+        for batch in sent:
+            yield transfer.receive(batch)
 
 
 class Transfer:
