@@ -30,6 +30,10 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read clips; the config's by default.")
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Show where the time of steps 6 to 10 goes, and write RUN/profile."),
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -47,7 +51,7 @@ def train(
     from model.train import train as run_training
 
     with output.progress() as progress:
-        report = run_training(settings, run, resume=resume, progress=progress)
+        report = run_training(settings, run, resume=resume, profile=profile, progress=progress)
     quality = "" if report.val_psnr is None else f", validation {report.val_psnr:.2f} dB"
     output.result(report.to_json())
     if report.interrupted:

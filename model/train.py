@@ -1,6 +1,7 @@
 """The verb `train`: a store and a config to a run folder."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,9 +21,12 @@ from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
+from model.training.feed import feed
+from model.training.hints import Hints, reading_of
 from model.training.learner import Learner
 from model.training.optim import paces_of
 from model.training.phases import phase_batches, phases_of, sources_of
+from model.training.profiling import ProfileReport, StepProfiler
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
@@ -33,6 +37,7 @@ from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource
 from pipeline.config import to_plain
+from pipeline.reader_times import ReaderTimes
 from pipeline.reports import Progress, no_progress
 from pipeline.stats import Normalization
 from pipeline.store import Store, open_store
@@ -51,6 +56,7 @@ class TrainReport:
         val_psnr: in dB, of `checkpoint`; None without validation.
         checkpoint: the best one; without validation the last one.
         interrupted: whether a signal ended it before its last step.
+        profile: where the time of its steps went, where that was asked for and there were enough of them.
     """
 
     run: Path
@@ -59,6 +65,7 @@ class TrainReport:
     val_psnr: float | None
     checkpoint: Path
     interrupted: bool
+    profile: ProfileReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The stable `--json` object."""
@@ -68,6 +75,7 @@ class TrainReport:
             "loss": self.loss,
             "val_psnr": self.val_psnr,
             "checkpoint": str(self.checkpoint),
+            **({"profile": self.profile.to_json()} if self.profile else {}),
         }
 
 
@@ -77,6 +85,7 @@ def train(
     *,
     resume: bool = False,
     stop_at: int | None = None,
+    profile: bool = False,
     progress: Progress = no_progress,
 ) -> TrainReport:
     """Train a network, in this process or as one of those that torchrun started.
@@ -85,6 +94,7 @@ def train(
         run: the folder to write; new or empty unless `resume`.
         resume: go on from its last good checkpoint.
         stop_at: leave after this step as if interrupted.
+        profile: look at where the time of some steps goes, and write that to RUN/profile.
         progress: told of every step.
 
     Raises:
@@ -125,28 +135,43 @@ def train(
             _announce(config, learner, source, parent, recomputation)
         else:
             stack.enter_context(errors_only())
-        header = checkpoint_header(config, store, source, normalization, identity, learner.network)
+        schedule = _schedule(config, stop_at)
+        profiler = (
+            stack.enter_context(StepProfiler(learner, run / "profile", schedule.last - first))
+            if profile and place.is_main
+            else None
+        )
+        times = ReaderTimes()
         trainer = Trainer(
             learner,
-            _schedule(config, stop_at),
-            save=_saver(folder, learner, header),
+            schedule,
+            save=_saver(
+                folder,
+                learner,
+                checkpoint_header(config, store, source, normalization, identity, learner.network),
+            ),
             validate=_validator(config, store, source, learner),
-            listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
+            listeners=_listeners(stack, config, run, store, source, learner, first, times)
+            if place.is_main
+            else (),
             progress=progress,
+            before_step=profiler.before_step if profiler else None,
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        clips = phase_batches(
+        read = functools.partial(
+            phase_batches,
             phases,
             sources,
             place,
             seed=config.seed,
             start_step=first,
-            workers=config.workers,
             accumulate=config.optim.accumulate,
+            workers=config.workers,
+            times=times,
         )
-        with contextlib.closing(clips):  # its threads end with it
-            fit = trainer.fit(clips, stop, start=first)
+        with contextlib.closing(feed(place.device, read)) as clips:  # its threads end with it
+            fit = trainer.fit(profiler.watch(clips) if profiler else clips, stop, start=first)
     return TrainReport(
         run=run,
         step=fit.step,
@@ -154,6 +179,7 @@ def train(
         val_psnr=trainer.best.val_psnr if trainer.best else None,
         checkpoint=folder.checkpoints.best if trainer.best else folder.checkpoints.last,
         interrupted=fit.interrupted,
+        profile=profiler.report if profiler else None,
     )
 
 
@@ -225,13 +251,23 @@ def _listeners(
     stack: contextlib.ExitStack,
     config: TrainConfig,
     run: Path,
+    store: Store,
     source: ClipSource,
     learner: Learner,
     first: int,
+    times: ReaderTimes,
 ) -> list[Listener]:
     metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
     board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
-    listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]
+    step_clips = config.batch_size * config.optim.accumulate * learner.place.world
+    hints = Hints(
+        reading_of(store, config.voxels or "", workers=config.workers, epoch_steps=len(source) // step_clips),
+        times,
+        start=first,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+    listeners: list[Listener] = [LogLines(), hints, metrics, board, FailedBatches(run)]
     if config.sample_every:
         clip = source.batch(range(1), config.seed)
         listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))

@@ -1,5 +1,6 @@
 """One optimisation step, and all the state that it changes."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -55,6 +56,9 @@ class Learner:
         place: device, precision and processes.
         steps: length of the schedule.
         seed: of the random numbers.
+
+    Attributes:
+        phase: gives the context in which each phase of a step is done, by its name, for a profile.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Learner:
         self.place = place
         self.steps = steps
         self.seed = seed
+        self.phase: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
         self.optimizer = build_optimizer(network, config)
         self.scaler = place.scaler()
         self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
@@ -114,18 +119,20 @@ class Learner:
         with self.place.accumulating(forward):
             terms = [self._backward(forward, sample, len(batches)) for sample in early]
         terms.append(self._backward(forward, last, len(batches)))
-        self.scaler.unscale_(self.optimizer)
-        norm = self._clip()
-        shared = self._agree(terms, stop())
-        finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
-        self._update(finite)
+        with self.phase("optimizer"):
+            self.scaler.unscale_(self.optimizer)
+            norm = self._clip()
+            shared = self._agree(terms, stop())
+            finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
+            self._update(finite)
         verdict = (norm, finite, self.scaler.scale(torch.ones_like(norm)))
         # The one wait for the device, when the change of the weights is already queued behind the gradients.
         loss, pixels, looks, stops, grad_norm, applied, scale = torch.cat(
             [shared, torch.stack([value.to(shared) for value in verdict])]
         ).tolist()
         if applied and self.average:
-            self.average.update(step)
+            with self.phase("average"):
+                self.average.update(step)
         overflow = not applied and self.scaler.is_enabled() and loss < float("inf") and scale > 1
         lr = learning_rate(step, self.config, self.steps)
         return StepResult(loss, pixels, looks, grad_norm, lr, bool(applied), overflow, stops > 0)
@@ -187,7 +194,7 @@ class Learner:
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def _to_device(self, sample: Sample) -> Sample:
-        if self.place.device.type == "cpu":
+        if sample.blurry.device.type == self.place.device.type:
             return sample
         return Sample(*(part.pin_memory().to(self.place.device, non_blocking=True) for part in sample))
 
@@ -195,12 +202,15 @@ class Learner:
         return to_unit(sample.blurry), self.normalizer(sample.voxels) if self.normalizer else None
 
     def _backward(self, forward: Callable[..., Tensor], sample: Sample, count: int) -> LossTerms:
-        sample = self._to_device(sample)
-        with self.place.autocast():
-            restored = forward(*self._inputs(sample))
-        # In float32: what is left to learn is a small difference of large values.
-        terms = self.loss(restored, to_unit(sample.sharp))
-        self.scaler.scale(terms.total / count).backward()
+        with self.phase("transfer"):
+            sample = self._to_device(sample)
+        with self.phase("forward"):
+            with self.place.autocast():
+                restored = forward(*self._inputs(sample))
+            # In float32: what is left to learn is a small difference of large values.
+            terms = self.loss(restored, to_unit(sample.sharp))
+        with self.phase("backward"):
+            self.scaler.scale(terms.total / count).backward()
         return LossTerms(*(term.detach() / count for term in terms))
 
     def _clip(self) -> Tensor:

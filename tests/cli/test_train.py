@@ -98,3 +98,16 @@ def test_a_stopped_run_says_how_to_go_on_with_exit_code_75(
     assert f"go on with: spk train '{run}/config.yaml' -o '{run}' --resume" in ran.out
     as_json = spk("train", "tiny", f"store={store}", "-o", run, "--json")
     assert as_json.code == 75 and '"step": 3' in as_json.out and as_json.out.count("\n") == 1
+
+
+def test_a_profile_is_shown_and_left_in_the_run(
+    store: Path, tmp_path: Path, small_training: list[str], spk
+) -> None:
+    run = tmp_path / "run"
+    few = ["steps=6", "validate_every=0", "checkpoint_every=0", "sample_every=0"]
+    ran = spk("train", "tiny", *small_training, *few, f"store={store}", "-o", run, "--profile", "--json")
+    profile = ran.json["profile"]
+    assert profile["trace"] == str(run / "profile" / "trace.json.gz") and profile["steps"] == 1
+    assert (run / "profile" / "table.txt").read_text().startswith("profile of 1 steps of")
+    assert "data wait" in ran.err and "stage1" in ran.err
+    assert "data wait" in (run / "log.txt").read_text()

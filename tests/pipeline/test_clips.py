@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.clips import PREFETCHED_BATCHES, ClipConfig, ClipSource, Sample, batches
+from pipeline.clips import ClipConfig, ClipSource, Sample, batches
 from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
 from pipeline.ingest import ingest
+from pipeline.reader_times import ReaderTimes
 from pipeline.respike import SpikeAugmentation
 from pipeline.spike_format import SpikeFormat
 from pipeline.store import open_store
@@ -245,14 +246,60 @@ def test_samples_are_read_by_as_many_threads_as_are_wanted(source, monkeypatch, 
     assert (threading.get_ident() in readers) == (workers == 0)
 
 
-def test_as_many_batches_are_ahead_whatever_the_threads(source, monkeypatch):
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "accumulate", "ahead"),
+    [(2, 1, 1, 1), (2, 4, 1, 2), (1, 4, 1, 4), (8, 4, 1, 1), (1, 2, 4, 4), (4, 4, 3, 3)],
+)
+def test_a_step_and_a_sample_for_every_thread_are_ahead(
+    source, monkeypatch, batch_size, workers, accumulate, ahead
+):
     rooms = []
     room = source.room
-    monkeypatch.setattr(source, "room", lambda size: rooms.append(size) or room(size))
-    for workers in (1, 4):
-        rooms.clear()
-        take(source, 5, batch_size=2, workers=workers)
-        assert rooms == [2] * (5 + PREFETCHED_BATCHES)
+    monkeypatch.setattr(source, "room", lambda size, **how: rooms.append(size) or room(size))
+    settings = {"batch_size": batch_size, "workers": workers, "accumulate": accumulate}
+    stream = batches(source, seed=0, start_step=0, **settings)
+    for _ in range(5):
+        next(stream)
+    deadline = time.monotonic() + 20
+    while len(rooms) < 5 + ahead and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)  # for one too many
+    assert rooms == [batch_size] * (5 + ahead)
+    stream.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_are_delivered_whole_by_who_has_read_them(source, workers):
+    delivered = []
+
+    def deliver(batch):
+        delivered.append(threading.get_ident())
+        copy = Sample(*(part.clone() for part in batch))  # of what is not read yet, when it is too early
+        return copy, batch
+
+    expected = [source.batch(range(step * 3, step * 3 + 3), 0) for step in range(6)]
+    found = take(source, 6, batch_size=3, workers=workers, deliver=deliver)
+    for (copy, batch), whole in zip(found, expected, strict=True):
+        assert same(copy, whole) and same(batch, whole)
+    assert (threading.get_ident() in delivered) == (workers == 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_fails_in_delivery_is_handed_on(source, workers):
+    def deliver(batch):
+        raise RuntimeError("the device is gone")
+
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        take(source, 1, workers=workers, deliver=deliver)
+
+
+def test_tells_what_samples_take_to_read(source, monkeypatch):
+    times = ReaderTimes()
+    read_into = source.read_into
+    monkeypatch.setattr(source, "read_into", lambda *arguments: time.sleep(0.01) or read_into(*arguments))
+    take(source, 4, batch_size=2, workers=2, times=times)
+    lap = times.lap()
+    assert lap.wall_s >= 8 * 0.01 and lap.blocked_s > 0.5 * lap.wall_s
 
 
 def test_counts_of_other_types_are_widened_to_the_widest(store):
