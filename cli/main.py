@@ -17,6 +17,7 @@ from cli import (
     finalise,
     ingest,
     inspect,
+    plan,
     preview,
     repair,
     simulate,
@@ -46,6 +47,8 @@ for command in (demo.demo, simulate.simulate, ingest.ingest, align.align, voxeli
 for command in (train.train, evaluate.evaluate, inspect.inspect, preview.preview):
     app.command()(command)
 for command in (finalise.finalise, verify.verify, repair.repair):
+    app.command()(command)
+for command in (plan.plan,):
     app.command()(command)
 
 

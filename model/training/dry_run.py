@@ -22,7 +22,7 @@ _ADAM_COPIES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainPlan:
+class DryRun:
     """A run that could begin.
 
     Attributes:
@@ -43,7 +43,7 @@ class TrainPlan:
     checkpoint_stages: tuple[int, ...]
 
 
-def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> TrainPlan:
+def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> DryRun:
     """Check what `train` would check of folder, store and settings before its first step, and write nothing.
 
     Raises:
@@ -65,7 +65,7 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
         initialise(network, config.init)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     copies = 1 + _ADAM_COPIES + bool(config.optim.ema_decay)
-    return TrainPlan(
+    return DryRun(
         run=run,
         step=start.step if start else 0,
         steps=config.steps,
