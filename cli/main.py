@@ -13,6 +13,7 @@ from rich.text import Text
 from cli import (
     align,
     demo,
+    doctor,
     evaluate,
     finalise,
     ingest,
@@ -48,7 +49,7 @@ for command in (train.train, evaluate.evaluate, inspect.inspect, preview.preview
     app.command()(command)
 for command in (finalise.finalise, verify.verify, repair.repair):
     app.command()(command)
-for command in (plan.plan,):
+for command in (plan.plan, doctor.doctor):
     app.command()(command)
 
 
