@@ -1,5 +1,6 @@
 """The device that a run computes on, and its memory."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -13,26 +14,27 @@ class Device:
 
     Attributes:
         kind: cpu or cuda.
-        free_bytes: of its `total_bytes`, what this process could take; the driver's own share is not free.
     """
 
     kind: str
     name: str
     total_bytes: int
-    free_bytes: int
 
 
-def device_of(device: torch.device) -> Device:
-    """Ask about a device; a CUDA device is taken into use."""
-    if device.type == "cuda":
-        torch.zeros(1, device=device)  # the driver takes its share with the first tensor
-        free, total = torch.cuda.mem_get_info(device)
-        name = torch.cuda.get_device_name(device)
-        return Device(kind="cuda", name=name, total_bytes=total, free_bytes=free)
+def device_of(wanted: str) -> Device:
+    """The device that `parallel.device` means for this process, which is not taken into use."""
+    if wanted != "cpu" and torch.cuda.is_available():
+        number = min(int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count() - 1)
+        facts = torch.cuda.get_device_properties(number)
+        return Device(kind="cuda", name=facts.name, total_bytes=facts.total_memory)
     main = memory()
-    return Device(
-        kind="cpu",
-        name=f"CPU, {processors().worth} threads",
-        total_bytes=min(main.total, main.limit or main.total),
-        free_bytes=main.available,
-    )
+    total = min(main.total, main.limit or main.total)
+    return Device(kind="cpu", name=f"CPU, {processors().worth} threads", total_bytes=total)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process could still take. A CUDA device is taken into use: the driver's share is not free."""
+    if device.type == "cpu":
+        return memory().available
+    torch.zeros(1, device=device)
+    return torch.cuda.mem_get_info(device)[0]

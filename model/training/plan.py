@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from model.checkpoint import versions
 from model.training.config import TrainConfig
 from model.training.device import Device, device_of
@@ -111,6 +109,8 @@ class Plan:
 
     Attributes:
         made: when, as ISO 8601.
+        free_bytes: memory of the device when the plan was made.
+        budget_bytes: of it, to be used.
         clips_per_step: of one process.
         predicted: by the search, before the chosen setting was checked.
         measured: with the chosen setting as it will run.
@@ -120,6 +120,7 @@ class Plan:
     made: str
     config: TrainConfig
     device: Device
+    free_bytes: int
     budget_bytes: int
     clips_per_step: int
     predicted: Outlook
@@ -173,9 +174,7 @@ def settings_of(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         StoreError: the store cannot be opened.
     """
     plan = read_plan(path, overrides)
-    on_cuda = plan.config.parallel.device != "cpu" and torch.cuda.is_available()
-    kind = "cuda" if on_cuda else "cpu"
-    here = device_of(torch.device(kind))
+    here = device_of(plan.config.parallel.device)
     again = f"make one for this machine: spk plan {plan.store.path} CONFIG"
     if here.kind != plan.device.kind:
         raise ConfigError(f"{path}: planned for {plan.device.name}, and here is {here.name}", again)

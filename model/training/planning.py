@@ -74,9 +74,7 @@ class Planning:
         config = replace(config, network=replace(config.network, memory_gb=None))
         self.known: Survey = call_apart(survey, config, folder / "run", progress=progress)
         self.config = self.known.config
-        self.budget_bytes = (
-            round(memory_gb * 1e9) if memory_gb is not None else _usual_budget(self.known.device)
-        )
+        self.budget_bytes = round(memory_gb * 1e9) if memory_gb is not None else _usual_budget(self.known)
         self.search = Search(
             Demand(
                 needs=self.known.needs,
@@ -185,6 +183,7 @@ class Planning:
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             config=config,
             device=self.known.device,
+            free_bytes=self.known.free_bytes,
             budget_bytes=self.budget_bytes,
             clips_per_step=self.clips,
             predicted=self._predicted(config, found.setting, found.rehearsal),
@@ -209,7 +208,7 @@ class Planning:
                 validated=self.known.validated,
             ),
             candidates=tuple(map(self._considered, self.search.candidates)),
-            notes=tuple(_notes(self.given, config, self.known.device, self.budget_bytes)),
+            notes=tuple(_notes(self.given, config, self.known.free_bytes, self.budget_bytes)),
             store=StoreFacts(**self.known.store, clips=self.known.num_clips),
             versions=self.known.versions,
         )
@@ -230,8 +229,8 @@ class Planning:
         )
 
 
-def _usual_budget(device: Device) -> int:
-    return round(device.free_bytes - _MARGIN[device.kind] * device.total_bytes)
+def _usual_budget(known: Survey) -> int:
+    return round(known.free_bytes - _MARGIN[known.device.kind] * known.device.total_bytes)
 
 
 def _named(setting: Setting) -> str:
@@ -239,7 +238,7 @@ def _named(setting: Setting) -> str:
     return f"{setting.batches} batches of crop {setting.crop}, recomputing {stages}"
 
 
-def _notes(given: TrainConfig, config: TrainConfig, device: Device, budget_bytes: int) -> Iterator[str]:
+def _notes(given: TrainConfig, config: TrainConfig, free_bytes: int, budget_bytes: int) -> Iterator[str]:
     """What a user should know of the settings found."""
     crops = [max(stretch.clip.crop for stretch in stretches_of(one)) for one in (given, config)]
     if crops[0] != crops[1]:
@@ -248,5 +247,5 @@ def _notes(given: TrainConfig, config: TrainConfig, device: Device, budget_bytes
         yield f"network.memory_gb={given.network.memory_gb:g} gives way to stages that were measured"
     if given.workers != config.workers:
         yield f"workers={config.workers} instead of {given.workers}, for clips to come fast enough"
-    if budget_bytes > device.free_bytes:
-        yield f"the budget is above what is free now, {device.free_bytes / 1e9:.1f} GB"
+    if budget_bytes > free_bytes:
+        yield f"the budget is above what is free now, {free_bytes / 1e9:.1f} GB"

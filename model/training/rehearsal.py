@@ -45,7 +45,6 @@ class Rehearsal:
     Attributes:
         stretches: of the run, in order.
         peak_bytes: the most memory held: by the allocator of a CUDA device, or by the whole process on a CPU.
-        idle_bytes: of `peak_bytes`, what was held before the first tensor was made.
         start_s: from nothing to the end of the first step.
         end_s: from the end of the last step to that of the run: a checkpoint, and the validation if there is one.
         checkpoint_bytes: size of a checkpoint.
@@ -53,7 +52,6 @@ class Rehearsal:
 
     stretches: tuple[StretchCost, ...]
     peak_bytes: int
-    idle_bytes: int
     start_s: float
     end_s: float
     checkpoint_bytes: int
@@ -100,11 +98,11 @@ def rehearse(
 
 def _train(config: TrainConfig, folder: Path, *, progress: Progress) -> Rehearsal | OutOfMemory:
     on_cuda = torch.cuda.is_available() and config.parallel.device != "cpu"
-    idle = 0 if on_cuda else peak_memory_bytes()
     moments = [time.perf_counter()]
 
     def watch(done: int, total: int, what: str) -> None:
-        moments.append(time.perf_counter())
+        if done == len(moments):  # a step more is done
+            moments.append(time.perf_counter())
         progress(done, total, what)
 
     try:
@@ -119,7 +117,6 @@ def _train(config: TrainConfig, folder: Path, *, progress: Progress) -> Rehearsa
     return Rehearsal(
         stretches=_costs([b - a for a, b in itertools.pairwise(moments)], list(lines)),
         peak_bytes=peak,
-        idle_bytes=idle,
         start_s=moments[1] - moments[0],
         end_s=end_s,
         checkpoint_bytes=report.checkpoint.stat().st_size,

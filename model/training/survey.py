@@ -11,7 +11,7 @@ from model.checkpoint import versions
 from model.cost import Activations, clip_size, count_flops, measure_activations
 from model.parallel import parallel
 from model.training.config import TrainConfig
-from model.training.device import Device, device_of
+from model.training.device import Device, device_of, free_bytes
 from model.training.dry_run import plan_training
 from model.training.stretches import stretches_of
 from model.training.validation import spread, windows_of
@@ -48,6 +48,7 @@ class Survey:
     Attributes:
         config: with the name of the voxel grids filled in.
         num_clips: to learn from.
+        free_bytes: memory of the device that is left to the run.
         parameters: of the network.
         idle_bytes: main memory of a process that has loaded the program.
         needs: of each size of clip that the run has.
@@ -60,6 +61,7 @@ class Survey:
     config: TrainConfig
     num_clips: int
     device: Device
+    free_bytes: int
     parameters: int
     idle_bytes: int
     needs: tuple[ClipNeeds, ...]
@@ -106,7 +108,8 @@ def survey(config: TrainConfig, run: Path, *, progress: Progress) -> Survey:
         return Survey(
             config=config,
             num_clips=checks.clips,
-            device=device_of(place.device),
+            device=device_of(config.parallel.device),
+            free_bytes=free_bytes(place.device),
             parameters=checks.parameters,
             idle_bytes=0 if place.device.type == "cuda" else peak_memory_bytes(),
             needs=tuple(needs),
