@@ -146,7 +146,7 @@ class Planning:
         return tried, step_s
 
     def _predicted(self, config: TrainConfig, setting: Setting, tried: Rehearsal) -> Outlook:
-        clip = self.config.clip
+        clip = stretches_of(self.config)[0].clip  # that of which reading was timed
         return predict(
             stretches_of(config),
             tried.stretches,

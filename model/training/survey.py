@@ -52,7 +52,7 @@ class Survey:
         parameters: of the network.
         idle_bytes: main memory of a process that has loaded the program.
         needs: of each size of clip that the run has.
-        clips_per_s: read from the store by so many threads, nothing else being done.
+        clips_per_s: of the first steps, read from the store by so many threads, nothing else being done.
         validated: clips of a validation, and of one that takes one clip of each sequence.
         scale: RGB pixels per spike pixel.
         store: its place and fingerprint.
@@ -86,11 +86,12 @@ def survey(config: TrainConfig, run: Path, *, progress: Progress) -> Survey:
     config = replace(config, voxels=store.voxel_name(config.voxels))
     threads = list(_threads(config.workers, processors().worth))
     sizes: dict[ClipConfig, int] = {}
-    for stretch in stretches_of(config):
+    stretches = stretches_of(config)
+    for stretch in stretches:
         sizes[stretch.clip] = max(stretch.clips, sizes.get(stretch.clip, 0))
     done, total = itertools.count(1), len(threads) + 2 * len(sizes)
     supply = {}
-    source = ClipSource(store, "train", config.voxels or "", config.clip)
+    source = ClipSource(store, "train", config.voxels or "", stretches[0].clip)
     for workers in threads:
         supply[workers] = _reading_rate(source, config, workers)
         progress(next(done), total, "reading clips")
