@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def train(
     config: Annotated[
-        Path, typer.Argument(help="A YAML file, or the name of a shipped preset: tiny, base, rgb_only …")
+        Path, typer.Argument(help="A YAML file, a plan.json, or the name of a shipped preset: tiny, base, …")
     ],
     overrides: Annotated[
         list[str] | None,
@@ -64,6 +64,10 @@ def train(
 
 def _read_settings(name: Path, overrides: list[str]) -> "TrainConfig":
     path = config_path(name)
+    if path.suffix == ".json":
+        from model.training.plan import settings_of
+
+        return settings_of(path, overrides)
 
     from model.training.config import TrainConfig
     from pipeline.config import load_config

@@ -26,7 +26,7 @@ _ADAM_COPIES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainPlan:
+class DryRun:
     """A run that could begin.
 
     Attributes:
@@ -55,7 +55,7 @@ class TrainPlan:
     phases: tuple[Phase, ...]
 
 
-def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> TrainPlan:
+def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> DryRun:
     """Check what `train` would check of folder, store and settings before its first step, and write nothing.
 
     Raises:
@@ -79,7 +79,7 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
     adapt(network, config.lora)
     size = trainable(network)
     copies = _ADAM_COPIES + bool(config.optim.ema_decay)
-    return TrainPlan(
+    return DryRun(
         run=run,
         step=start.step if start else 0,
         steps=config.steps,
