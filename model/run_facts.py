@@ -33,6 +33,7 @@ def run_facts(run: Path) -> dict[str, Any]:
         "best_psnr": best.get("val_psnr"),
         "best_step": best.get("step"),
         "parameters": about.get("parameters"),
+        "trainable": about.get("trainable"),
         "device": about["sessions"][-1].get("device"),
         "sessions": len(about["sessions"]),
         "started": about["sessions"][0].get("started"),
@@ -50,6 +51,7 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
         CheckpointError: not a checkpoint, or a damaged one.
     """
     info = read_info(path)
+    size = info.header.get("parameters", {})
     return {
         "kind": "checkpoint",
         "bytes": path.stat().st_size,
@@ -58,6 +60,8 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
         "loss": info.header.get("loss"),
         "best_psnr": (info.best or {}).get("val_psnr"),
         "best_step": (info.best or {}).get("step"),
+        "parameters": size.get("total"),
+        "trainable": size.get("trainable"),
         "fusion": info.config.get("network", {}).get("fusion"),
         "num_bins": info.num_bins,
         "scale": info.scale,

@@ -1,8 +1,9 @@
 """The verb `train`: a store and a config to a run folder."""
 
 import contextlib
+import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from model.checkpoint import CheckpointInfo
 from model.checkpoint_file import load_tensors
 from model.cost import Recomputation, clip_size, plan_recomputation
+from model.lora import adapt, trainable
 from model.losses import CombinedLoss
 from model.network import build_network
 from model.normalize import VoxelNormalizer
@@ -20,16 +22,23 @@ from model.pretrained import Initialised, check_import, initialise
 from model.training.agreement import agreed, run_in_common
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
+from model.training.feed import feed
+from model.training.hints import Hints, reading_of
 from model.training.learner import Learner
+from model.training.optim import paces_of
+from model.training.phases import phase_batches, phases_of, sources_of
+from model.training.profiling import ProfileReport, StepProfiler
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
 from model.training.samples import SamplePictures
+from model.training.schedules import in_words
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
-from pipeline.clips import ClipSource, Sample, batches
+from pipeline.clips import ClipSource
 from pipeline.config import to_plain
+from pipeline.reader_times import ReaderTimes
 from pipeline.reports import Progress, no_progress
 from pipeline.stats import Normalization
 from pipeline.store import Store, open_store
@@ -48,6 +57,7 @@ class TrainReport:
         val_psnr: in dB, of `checkpoint`; None without validation.
         checkpoint: the best one; without validation the last one.
         interrupted: whether a signal ended it before its last step.
+        profile: where the time of its steps went, where that was asked for and there were enough of them.
     """
 
     run: Path
@@ -56,6 +66,7 @@ class TrainReport:
     val_psnr: float | None
     checkpoint: Path
     interrupted: bool
+    profile: ProfileReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The stable `--json` object."""
@@ -65,6 +76,7 @@ class TrainReport:
             "loss": self.loss,
             "val_psnr": self.val_psnr,
             "checkpoint": str(self.checkpoint),
+            **({"profile": self.profile.to_json()} if self.profile else {}),
         }
 
 
@@ -74,6 +86,7 @@ def train(
     *,
     resume: bool = False,
     stop_at: int | None = None,
+    profile: bool = False,
     progress: Progress = no_progress,
 ) -> TrainReport:
     """Train a network, in this process or as one of those that torchrun started.
@@ -82,6 +95,7 @@ def train(
         run: the folder to write; new or empty unless `resume`.
         resume: go on from its last good checkpoint.
         stop_at: leave after this step as if interrupted.
+        profile: look at where the time of some steps goes, and write that to RUN/profile.
         progress: told of every step.
 
     Raises:
@@ -103,7 +117,9 @@ def train(
             start = folder.find_start(resume=resume)
             store = open_store(config.store)
             config = replace(config, voxels=store.voxel_name(config.voxels))
-            source = ClipSource(store, "train", config.voxels, config.clip)
+            phases = phases_of(config)
+            sources = sources_of(phases, store, config.voxels)
+            source = sources[0]
             normalization = store.normalization(config.voxels)
             identity = identity_of(config, store, source, place)
             first = start.step if start else 0
@@ -122,17 +138,43 @@ def train(
             _announce(config, learner, source, parent, recomputation)
         else:
             stack.enter_context(errors_only())
+        schedule = _schedule(config, stop_at)
+        profiler = (
+            stack.enter_context(StepProfiler(learner, run / "profile", schedule.last - first))
+            if profile and place.is_main
+            else None
+        )
+        times = ReaderTimes()
         trainer = Trainer(
             learner,
-            _schedule(config, stop_at),
-            save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
+            schedule,
+            save=_saver(
+                folder,
+                learner,
+                checkpoint_header(config, store, source, normalization, identity, learner.network),
+            ),
             validate=_validator(config, store, source, learner),
-            listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
+            listeners=_listeners(stack, config, run, store, source, learner, first, times)
+            if place.is_main
+            else (),
             progress=progress,
+            before_step=profiler.before_step if profiler else None,
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        fit = trainer.fit(_clips(stack, config, source, place, first), stop, start=first)
+        read = functools.partial(
+            phase_batches,
+            phases,
+            sources,
+            place,
+            seed=config.seed,
+            start_step=first,
+            accumulate=config.optim.accumulate,
+            workers=config.workers,
+            times=times,
+        )
+        with contextlib.closing(feed(place.device, read)) as clips:  # its threads end with it
+            fit = trainer.fit(profiler.watch(clips) if profiler else clips, stop, start=first)
     return TrainReport(
         run=run,
         step=fit.step,
@@ -140,6 +182,7 @@ def train(
         val_psnr=trainer.best.val_psnr if trainer.best else None,
         checkpoint=folder.checkpoints.best if trainer.best else folder.checkpoints.last,
         interrupted=fit.interrupted,
+        profile=profiler.report if profiler else None,
     )
 
 
@@ -156,6 +199,7 @@ def _learner(
     stages = recomputation.stages if recomputation else config.network.checkpoint_stages
     network = build_network(replace(config.network, checkpoint_stages=stages), source.num_bins)
     parent = initialise(network, config.init) if config.init and not start else None
+    adapt(network, config.lora)
     if parent and not parent.took_branch:
         parent = replace(parent, difference=check_import(network, config.init))
     takes_voxels = config.network.fusion != "none"
@@ -171,23 +215,6 @@ def _learner(
     if start:
         learner.load(load_tensors(start.path), start.header["learner"])
     return learner, parent
-
-
-def _clips(
-    stack: contextlib.ExitStack, config: TrainConfig, source: ClipSource, place: Parallel, first: int
-) -> Iterator[Sample]:
-    clips = batches(
-        source,
-        seed=config.seed,
-        start_step=first,
-        batch_size=config.batch_size,
-        rank=place.rank,
-        world=place.world,
-        workers=config.workers,
-        accumulate=config.optim.accumulate,
-    )
-    stack.callback(clips.close)  # type: ignore[attr-defined] - a generator, whose threads end with it
-    return clips
 
 
 def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
@@ -227,13 +254,23 @@ def _listeners(
     stack: contextlib.ExitStack,
     config: TrainConfig,
     run: Path,
+    store: Store,
     source: ClipSource,
     learner: Learner,
     first: int,
+    times: ReaderTimes,
 ) -> list[Listener]:
     metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
     board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
-    listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]
+    step_clips = config.batch_size * config.optim.accumulate * learner.place.world
+    hints = Hints(
+        reading_of(store, config.voxels or "", workers=config.workers, epoch_steps=len(source) // step_clips),
+        times,
+        start=first,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+    listeners: list[Listener] = [LogLines(), hints, metrics, board, FailedBatches(run)]
     if config.sample_every:
         clip = source.batch(range(1), config.seed)
         listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
@@ -262,7 +299,11 @@ def _announce(
     logger.info("network of %.2f M parameters, %d clips to learn from", parameters / 1e6, len(source))
     for line in [
         *(str(parent).splitlines() if parent else []),
+        *([f"LoRA of rank {config.lora.rank}: {trainable(learner.network)}"] if config.lora.rank else []),
         *([str(recomputation)] if recomputation else []),
+        in_words(config.optim, config.steps),
+        *map(str, paces_of(learner.optimizer.param_groups)),
+        *map(str, phases_of(config)),
     ]:
         logger.info("%s", line)
     if config.optim.warmup_steps >= config.steps:
@@ -270,3 +311,6 @@ def _announce(
             "optim.warmup_steps=%d is no less than steps=%d: the learning rate never reaches optim.lr",
             *(config.optim.warmup_steps, config.steps),
         )
+    for phase in config.phases:
+        if phase.start >= config.steps:
+            logger.warning("the phase from step %d is never reached: steps=%d", phase.start, config.steps)

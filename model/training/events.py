@@ -43,6 +43,8 @@ class StepMetrics:
         data_share: part of that time spent waiting for clips, in [0, 1].
         memory_bytes: most memory allocated on the device; of the process, on a CPU.
         eta_s: seconds left at this rate.
+        validation_share, saving_share: parts of all the time of this session that went to validation (with pictures),
+            and to writing checkpoints.
     """
 
     step: int
@@ -57,6 +59,8 @@ class StepMetrics:
     data_share: float
     memory_bytes: int
     eta_s: float
+    validation_share: float = 0.0
+    saving_share: float = 0.0
 
 
 class Listener(Protocol):

@@ -38,6 +38,11 @@ class Schedule:
     stop_at: int | None = None
     max_skipped: int = 10
 
+    @property
+    def last(self) -> int:
+        """The step after which to leave."""
+        return self.steps if self.stop_at is None else min(self.steps, self.stop_at)
+
     def due(self, step: int, every: int) -> bool:
         """Whether something done every so many steps is done after `step` of them."""
         return every > 0 and (step % every == 0 or step == self.steps)
@@ -61,6 +66,7 @@ class Trainer:
         save: writes a checkpoint of the learner, in the main process; called in every process, which gives its part.
         listeners: told what happens.
         progress: told of every step.
+        before_step: called before each step, with the steps done; what it takes does not count as theirs.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class Trainer:
         validate: Callable[[nn.Module], Validation] | None = None,
         listeners: Sequence[Listener] = (),
         progress: Progress = no_progress,
+        before_step: Callable[[int], None] | None = None,
     ) -> None:
         self.learner = learner
         self.schedule = schedule
@@ -79,6 +86,7 @@ class Trainer:
         self.validate = validate
         self.listeners = listeners if learner.place.is_main else ()
         self.progress = progress if learner.place.is_main else no_progress
+        self.before_step = before_step
         self.best: Best | None = None
         self.skipped = 0
         self._in_a_row = 0
@@ -87,7 +95,7 @@ class Trainer:
         """Do the steps from `start` on, until the schedule, a signal or a failure ends them.
 
         Args:
-            batches: uint8 batches on the CPU, `schedule.accumulate` for each step, beginning with step `start`.
+            batches: uint8 batches on any device, `schedule.accumulate` for each step, beginning with step `start`.
             stop: asked in every step.
 
         Raises:
@@ -96,6 +104,9 @@ class Trainer:
         schedule, step, result = self.schedule, start, None
         pace = Pace()
         while step < schedule.steps:
+            if self.before_step:
+                with pace.paused():
+                    self.before_step(step)
             with pace.waiting():
                 clips = [_next(batches, step) for _ in range(schedule.accumulate)]
             result = self._step(step, clips, stop)
@@ -104,10 +115,11 @@ class Trainer:
             self.progress(step, schedule.steps, f"loss {result.loss:.4f}")
             if schedule.due(step, schedule.log_every):
                 self._log(step, result, pace)
-            with pace.paused():
+            with pace.paused("validation"):
                 is_best = self._look(step)
-                ending = step == schedule.steps or self._is_asked(step, result, stop)
-                if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+            ending = step == schedule.steps or self._is_asked(step, result, stop)
+            if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+                with pace.paused("saving"):
                     self._save(Milestone(step, result.loss, self.best, is_best), final=ending)
             if ending and step < schedule.steps:
                 logger.warning("stopped after step %d of %d; go on with --resume", step, schedule.steps)
@@ -160,6 +172,8 @@ class Trainer:
             data_share=data_share,
             memory_bytes=self.learner.place.peak_memory_bytes(),
             eta_s=(self.schedule.steps - step) / steps_per_s,
+            validation_share=pace.pause_share("validation"),
+            saving_share=pace.pause_share("saving"),
         )
         for listener in self.listeners:
             listener.on_step(metrics)

@@ -22,6 +22,47 @@ def test_a_dry_run_says_what_would_be_done(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_of_fine_tuning_says_how_much_would_learn(
+    store: Path, tmp_path: Path, small_training: list[str], trained: Path, spk
+) -> None:
+    start = f"init={trained / 'checkpoints' / 'last.safetensors'}"
+    command = ("train", "tiny", *small_training, f"store={store}", start, "-o", tmp_path / "run", "--dry-run")
+    plan = spk(*command, "lora.rank=1", "--json").json
+    assert plan["trainable"] < spk(*command, "--json").json["trainable"] < plan["parameters"]
+    assert f"of which {plan['trainable']} learn" in spk(*command, "lora.rank=1").out
+    ran = spk(*command, "lora.rank=1", "lora.layers=[qkw]")
+    ran.assert_fails(2, "lora.layers: 'qkw'", "kinds are qkv, proj")
+
+
+def test_a_dry_run_tells_the_learning_rate_and_the_phases(
+    store: Path, tmp_path: Path, small_training: list[str], spk
+) -> None:
+    phases = "phases=[{start: 1, batch_size: 1}, {start: 3, crop: 24, batch_size: 1}]"
+    command = (
+        "train",
+        "tiny",
+        *small_training,
+        f"store={store}",
+        phases,
+        "-o",
+        tmp_path / "run",
+        "--dry-run",
+    )
+    ran = spk(*command)
+    assert "learning rate, cosine: 0.004 in step 1, 0.004 in step 2, 0.00101 in step 4" in ran.out
+    assert ", learning rate x 1\nspikes: " in ran.out
+    assert "steps 2 to 3: batches of 1 clip, 2 frames of 16x16\n" in ran.out
+    plan = spk(*command, "--json").json
+    assert plan["learning_rate"][0] == {"step": 1, "lr": 0.004}
+    assert [(phase["start"], phase["clip"]["crop"]) for phase in plan["phases"]] == [
+        (0, 16),
+        (1, 16),
+        (3, 24),
+    ]
+    assert {pace["part"]: pace["multiplier"] for pace in plan["paces"]}["flow"] == 0.25
+    spk(*command, "phases=[{start: 1, corp: 24}]").assert_fails(2, "phases[0].corp", "did you mean 'crop'")
+
+
 def test_a_dry_run_of_a_resumed_run_starts_where_it_is(store: Path, trained: Path, spk) -> None:
     command = ("train", trained / "config.yaml", "-o", trained, "--resume", "--dry-run")
     assert spk(*command, "steps=9", "--json").json["step"] == 4
@@ -57,3 +98,16 @@ def test_a_stopped_run_says_how_to_go_on_with_exit_code_75(
     assert f"go on with: spk train '{run}/config.yaml' -o '{run}' --resume" in ran.out
     as_json = spk("train", "tiny", f"store={store}", "-o", run, "--json")
     assert as_json.code == 75 and '"step": 3' in as_json.out and as_json.out.count("\n") == 1
+
+
+def test_a_profile_is_shown_and_left_in_the_run(
+    store: Path, tmp_path: Path, small_training: list[str], spk
+) -> None:
+    run = tmp_path / "run"
+    few = ["steps=6", "validate_every=0", "checkpoint_every=0", "sample_every=0"]
+    ran = spk("train", "tiny", *small_training, *few, f"store={store}", "-o", run, "--profile", "--json")
+    profile = ran.json["profile"]
+    assert profile["trace"] == str(run / "profile" / "trace.json.gz") and profile["steps"] == 1
+    assert (run / "profile" / "table.txt").read_text().startswith("profile of 1 steps of")
+    assert "data wait" in ran.err and "stage1" in ran.err
+    assert "data wait" in (run / "log.txt").read_text()

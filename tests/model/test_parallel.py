@@ -28,6 +28,7 @@ class Net(nn.Module):
         self.rgb, self.spynet = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
         self.gain = nn.Parameter(torch.ones(1, 1, 1, 1))
         self.register_buffer("a_half", torch.tensor(0.5))
+        self.spynet.bias.requires_grad_(False)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"spynet": self.spynet}

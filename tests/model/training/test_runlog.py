@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from model.training.events import StepMetrics, Validation
 from model.training.runlog import (
     FailedBatches,
-    LogLines,
     MetricsFile,
     TensorBoardLog,
     duration,
@@ -51,15 +50,6 @@ def test_a_step_in_one_line() -> None:
 )
 def test_durations_by_their_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_hints_once_when_clips_are_slow(caplog: pytest.LogCaptureFixture) -> None:
-    lines = LogLines(workers=2)
-    with caplog.at_level(logging.INFO):
-        for share in (0.2, 0.5, 0.6):
-            lines.on_step(replace(METRICS, data_share=share))
-    assert caplog.text.count("waiting for clips") == 1
-    assert "50 % of the time" in caplog.text and "workers=4" in caplog.text
 
 
 def test_metrics_are_json_lines(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import logging
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -97,6 +98,17 @@ def test_logs_saves_looks_and_shows_when_due_and_at_the_end() -> None:
     assert [(m.step, m.is_best) for m in run.saved] == [(3, True), (5, False), (7, True)]
     assert run.saved[1].best == Best(3, 30.0) and run.saved[2].best == Best(7, 31.0)
     assert run.progress == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_is_told_before_each_step_and_tells_where_its_time_went() -> None:
+    run = Run(FakeLearner(), Schedule(steps=6, log_every=3, validate_every=2), [30.0, 31.0, 32.0])
+    before: list[int] = []
+    run.trainer.before_step = before.append
+    run.trainer.save = lambda milestone: time.sleep(0.02)
+    run.trainer.fit(clips(), StopRequest(), start=1)
+    assert before == [1, 2, 3, 4, 5]
+    assert [metrics.saving_share > 0.5 for metrics in run.heard.steps] == [True, True]
+    assert all(0 <= metrics.validation_share < 0.5 for metrics in run.heard.steps)
 
 
 def test_without_validation_there_is_no_best() -> None:
