@@ -141,10 +141,6 @@ class Parallel:
             dist.all_gather_object(values, value)
         return values
 
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.sum(torch.zeros(1, device=self.device))
-
     def peak_memory_bytes(self) -> int:
         """The most memory in use so far: allocated on the CUDA device, or by this process on a CPU."""
         if self.device.type == "cuda":

@@ -47,13 +47,13 @@ class Peers:
             thread.start()
 
     def part(self) -> None:
-        """Say good-bye, and wait for everyone's: from now on nobody is missed."""
+        """Say good-bye, and wait for everyone's, or for their end: from now on nobody is missed."""
+        self._left.set()
         for rank in self._others:
             with contextlib.suppress(RuntimeError):  # it is gone already, which its own message explains
                 dist.send(torch.zeros(1), rank, group=self._group)
         for thread in self._threads:
             thread.join()
-        self._left.set()
 
     def give_up(self) -> None:
         """Do without a good-bye: this process is about to end."""

@@ -317,7 +317,7 @@ def test_processes_agree_over_the_device_and_still_wait_once(
         assert got.grad_norm == pytest.approx(want.grad_norm, rel=1e-2)
         assert got.applied and got.stop == (step == 1)
         assert len(places) == 1, places
-    shared.place.barrier()
+    shared.place.sum(torch.zeros(1, device=shared.place.device))
 
 
 @on_cuda
@@ -330,7 +330,7 @@ def test_takes_a_device_of_its_own_and_says_when_there_are_too_few(
             before = torch.cuda.memory_allocated()
             held = torch.empty(32 << 20, dtype=torch.uint8, device=place.device)
             assert place.peak_memory_bytes() >= before + held.nbytes
-            place.barrier()
+            assert place.gather(1) == [1]
     monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))
     message = f"there are {torch.cuda.device_count()}"
     with pytest.raises(ConfigError, match=message), parallel(ParallelConfig(device="cuda")):
@@ -358,11 +358,10 @@ def test_a_step_that_does_not_fit_says_what_to_change_and_leaves_the_memory(
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-@on_cuda
-def test_recordings_become_a_report_on_the_device(
-    device: str, tmp_path: Path, small_scenes: list[str], small_training: list[str], spk: Callable[..., Any]
-) -> None:
-    raw, store, out = (tmp_path / name for name in ("raw", "store", "run"))
+@pytest.fixture
+def store(tmp_path: Path, small_scenes: list[str], spk: Callable[..., Any]) -> Path:
+    """A small store with voxel grids."""
+    raw, store = tmp_path / "raw", tmp_path / "store"
     for words in (
         ("simulate", "scenes", "-o", raw, *small_scenes, "--workers", 1),
         ("ingest", raw, "-o", store, "--manifest", "simulated"),
@@ -370,7 +369,14 @@ def test_recordings_become_a_report_on_the_device(
     ):
         ran = spk(*words)
         assert ran.code == 0, ran.err
+    return store
 
+
+@on_cuda
+def test_recordings_become_a_report_on_the_device(
+    device: str, store: Path, tmp_path: Path, small_training: list[str]
+) -> None:
+    out = tmp_path / "run"
     where = [f"parallel.device={device}", "parallel.precision=bf16"]
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=1", "-m"]
     settings = [*small_training, *where, f"store={store}", "-o", out, "--json"]

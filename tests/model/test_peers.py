@@ -48,6 +48,22 @@ def test_nobody_is_missed_who_says_good_bye(tmp_path: Path) -> None:
     assert workers.said(0) == workers.said(1) == "lost set()\n"
 
 
+def part_from_a_lost_one() -> str:
+    dist.init_process_group("gloo")
+    peers = Peers(grace_s=0.1)
+    if dist.get_rank() == 1:
+        time.sleep(0.5)  # 0 has said good-bye by then
+        os.kill(os.getpid(), signal.SIGKILL)
+    peers.part()
+    return "left"
+
+
+def test_who_has_done_its_work_is_not_ended_by_the_loss_of_another(tmp_path: Path) -> None:
+    with ranks(tmp_path, part_from_a_lost_one) as workers:
+        assert workers.wait(60) == [0, -signal.SIGKILL]
+    assert workers.said(0) == "left\n"
+
+
 def fail_alone(timeout_s: float) -> str:
     """Process 1 fails, or with a short timeout only idles, while 0 waits for it."""
     try:
