@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,18 @@ from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
+from model.training.layer_watch import LayerWatch
 from model.training.learner import Learner
+from model.training.metrics_file import MetricsFile
+from model.training.progress_picture import ProgressPicture
+from model.training.optim import learning_rates
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
-from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
-from model.training.samples import SamplePictures
+from model.training.runlog import FailedBatches, LogLines, errors_only, log_file
+from model.training.samples import SamplePictures, examples
+from model.training.session import Session, recorded
 from model.training.signals import StopRequest
+from model.training.tensorboard_log import TensorBoardLog
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource, Sample, batches
@@ -74,6 +81,7 @@ def train(
     resume: bool = False,
     stop_at: int | None = None,
     progress: Progress = no_progress,
+    listeners: Sequence[Listener] = (),
 ) -> TrainReport:
     """Train a network, in this process or as one of those that torchrun started.
 
@@ -82,6 +90,7 @@ def train(
         resume: go on from its last good checkpoint.
         stop_at: leave after this step as if interrupted.
         progress: told of every step.
+        listeners: told what happens, in the main process.
 
     Raises:
         UsageError: the folder and `resume` do not fit, or a run is resumed with other settings.
@@ -112,24 +121,31 @@ def train(
         learner, parent = _learner(config, source, normalization, place, start, recomputation)
         place.barrier()  # all that can be wrong was checked, by everyone: the main process may begin to write
         if place.is_main:
-            folder.write_config(dump_yaml(to_plain(config)))
-            folder.write_session(run_facts(config, store, learner.network), session_facts(place, first))
             if not goes_on:
                 stack.enter_context(log_file(run / "log.txt"))
+            facts = run_facts(config, store, learner.network), session_facts(place, first)
+            session = stack.enter_context(recorded(folder, dump_yaml(to_plain(config)), *facts))
             _announce(config, learner, source, parent, recomputation)
         else:
+            session = Session(first)
             stack.enter_context(errors_only())
+        validator = _validator(config, store, source, learner)
+        # Every process: where parameters are sharded, a norm takes all of them.
+        learner.watch = LayerWatch(learner.network, learner.optimizer, config.histogram_every)
+        if place.is_main:
+            listeners = [*_listeners(stack, config, run, source, validator, learner, first), *listeners]
         trainer = Trainer(
             learner,
-            _schedule(config, stop_at),
+            _schedule(config, stop_at, place, source),
             save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
-            validate=_validator(config, store, source, learner),
-            listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
-            progress=progress,
+            validate=validator if config.validate_every and validator.windows else None,
+            listeners=listeners,
+            progress=_both(progress, session),
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
         fit = trainer.fit(_clips(stack, config, source, place, first), stop, start=first)
+        session.interrupted = fit.interrupted
     return TrainReport(
         run=run,
         step=fit.step,
@@ -187,10 +203,22 @@ def _clips(
     return clips
 
 
-def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
+def _both(progress: Progress, session: Session) -> Progress:
+    """Progress that the session keeps up with as well."""
+
+    def report(done: int, total: int, what: str) -> None:
+        session.step = done
+        progress(done, total, what)
+
+    return report
+
+
+def _schedule(config: TrainConfig, stop_at: int | None, place: Parallel, source: ClipSource) -> Schedule:
     return Schedule(
         steps=config.steps,
         accumulate=config.optim.accumulate,
+        step_clips=config.batch_size * config.optim.accumulate * place.world,
+        epoch_clips=len(source),
         log_every=config.log_every,
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
@@ -199,9 +227,7 @@ def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
     )
 
 
-def _validator(config: TrainConfig, store: Store, source: ClipSource, learner: Learner) -> Validator | None:
-    if not config.validate_every:
-        return None
+def _validator(config: TrainConfig, store: Store, source: ClipSource, learner: Learner) -> Validator:
     validator = Validator(
         store.sequences("val"),
         config.voxels or "",
@@ -212,11 +238,10 @@ def _validator(config: TrainConfig, store: Store, source: ClipSource, learner: L
         restore=learner.restore,
         place=learner.place,
     )
-    if not validator.windows:
+    if config.validate_every and not validator.windows:
         logger.warning(
             "%s has no split 'val' with sharp frames: no validation, and no best checkpoint", store.place
         )
-        return None
     return validator
 
 
@@ -225,16 +250,22 @@ def _listeners(
     config: TrainConfig,
     run: Path,
     source: ClipSource,
+    validator: Validator,
     learner: Learner,
     first: int,
 ) -> list[Listener]:
-    metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
-    board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
+    metrics = MetricsFile(run / "metrics.jsonl", first)
+    text, rates = dump_yaml(to_plain(config)), partial(learning_rates, learner.optimizer)
+    board = TensorBoardLog(run / "tensorboard", first, config=text, rates=rates)
+    picture = ProgressPicture(run)
+    for opened in (picture, metrics, board):
+        stack.enter_context(contextlib.closing(opened))
+    learner.watch.show = board.show_layers
     listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]
     if config.sample_every:
-        clip = source.batch(range(1), config.seed)
-        listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
-    return listeners
+        clips = examples(validator, source, config.sample_clips, config.seed)
+        listeners.append(SamplePictures(run / "samples", clips, learner.restore, board.show))
+    return [*listeners, picture]
 
 
 def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Callable[[Milestone], None]:

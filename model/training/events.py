@@ -39,10 +39,11 @@ class StepMetrics:
     Attributes:
         step: steps done, of `steps`.
         skipped: steps so far that changed nothing because a loss or gradient was not finite.
-        steps_per_s: steps a second, without validation and saving.
+        steps_per_s, samples_per_s: steps and clips a second, of all processes, without validation and saving.
         data_share: part of that time spent waiting for clips, in [0, 1].
         memory_bytes: most memory allocated on the device; of the process, on a CPU.
         eta_s: seconds left at this rate.
+        epoch: how many times every clip was seen.
     """
 
     step: int
@@ -57,6 +58,8 @@ class StepMetrics:
     data_share: float
     memory_bytes: int
     eta_s: float
+    samples_per_s: float = 0.0
+    epoch: float = 0.0
 
 
 class Listener(Protocol):
@@ -67,6 +70,9 @@ class Listener(Protocol):
 
     def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
         """The network after `step` steps was validated."""
+
+    def on_saved(self, step: int, is_best: bool) -> None:
+        """The state after `step` steps is on disk as a checkpoint."""
 
     def on_pictures(self, step: int, network: nn.Module) -> None:
         """It is time to show what `network` does after `step` steps."""

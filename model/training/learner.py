@@ -11,6 +11,7 @@ from model.losses import CombinedLoss, LossTerms
 from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
 from model.training.ema import WeightAverage
+from model.training.layer_watch import LayerWatch
 from model.training.optim import (
     OptimConfig,
     build_optimizer,
@@ -59,6 +60,9 @@ class Learner:
         place: device, precision and processes.
         steps: length of the schedule.
         seed: of the random numbers.
+
+    Attributes:
+        watch: looks at the gradients and updates of some steps, if set.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Learner:
         self.optimizer = build_optimizer(network, config)
         self.scaler = place.scaler()
         self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
+        self.watch: LayerWatch | None = None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._forward: Callable[..., Tensor] | None = None
         self._frozen: bool | None = None
@@ -118,10 +123,14 @@ class Learner:
             terms = [self._backward(forward, sample, len(batches)) for sample in early]
         terms.append(self._backward(forward, last, len(batches)))
         self.scaler.unscale_(self.optimizer)
+        if self.watch:
+            self.watch.before_clipping(step)
         norm = self._clip()
         shared = self._agree(terms, stop())
         finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
         self._update(finite)
+        if self.watch:
+            self.watch.after_update(step)
         verdict = (norm, finite, self.scaler.scale(torch.ones_like(norm)))
         # The one wait for the device, when the change of the weights is already queued behind the gradients.
         loss, pixels, looks, stops, grad_norm, applied, scale = torch.cat(

@@ -82,11 +82,11 @@ def flow_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over one group of ordinary parameters and one of flow parameters, each with its `multiplier`."""
+    """AdamW over one group of ordinary parameters and one of flow parameters, each with `name` and `multiplier`."""
     ordinary = [parameter for name, parameter in network.named_parameters() if not is_flow(name)]
-    groups = [{"params": ordinary, "multiplier": 1.0}]
+    groups = [{"params": ordinary, "name": "network", "multiplier": 1.0}]
     if flow := list(flow_parameters(network)):
-        groups.append({"params": flow, "multiplier": config.flow_lr_multiplier})
+        groups.append({"params": flow, "name": "flow", "multiplier": config.flow_lr_multiplier})
     return torch.optim.AdamW(
         groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
@@ -96,3 +96,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group `lr` times its multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["multiplier"]
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The learning rate of every group, by its name."""
+    return {group["name"]: float(group["lr"]) for group in optimizer.param_groups}

@@ -25,12 +25,16 @@ class Schedule:
 
     Attributes:
         steps: of the whole run.
+        step_clips: clips of a step, of all processes.
+        epoch_clips: clips there are to learn from.
         stop_at: leave after this step as if interrupted; None goes on to the end.
         max_skipped: steps in a row without a finite loss and gradient that end the run.
     """
 
     steps: int
     accumulate: int = 1
+    step_clips: int = 1
+    epoch_clips: int = 1
     log_every: int = 50
     validate_every: int = 0
     checkpoint_every: int = 0
@@ -160,6 +164,8 @@ class Trainer:
             data_share=data_share,
             memory_bytes=self.learner.place.peak_memory_bytes(),
             eta_s=(self.schedule.steps - step) / steps_per_s,
+            samples_per_s=steps_per_s * self.schedule.step_clips,
+            epoch=step * self.schedule.step_clips / self.schedule.epoch_clips,
         )
         for listener in self.listeners:
             listener.on_step(metrics)
@@ -192,6 +198,9 @@ class Trainer:
             logger.error(
                 "the checkpoint of step %d CANNOT BE WRITTEN: %s; training goes on", milestone.step, error
             )
+            return
+        for listener in self.listeners:
+            listener.on_saved(milestone.step, milestone.is_best)
 
 
 def _next(batches: Iterator[Sample], step: int) -> Sample:
