@@ -43,8 +43,6 @@ STYLE = {
     "xtick.color": SOFT,
     "ytick.color": SOFT,
     "xtick.labelcolor": SOFT,
-    "legend.frameon": False,
-    "legend.fontsize": 12,
     "lines.solid_capstyle": "round",
 }
 
@@ -83,8 +81,11 @@ def resumed_at(run: Path) -> list[int]:
 
 
 def smooth(values: Floats) -> Floats:
-    """A running mean that forgets over about a thirtieth of the values; what is not finite takes no part."""
-    keep = 1 - 1 / max(len(values) / 30, 1)
+    """A running mean that forgets over about a sixtieth of the values, and at least a few of them.
+
+    What is not finite takes no part.
+    """
+    keep = 1 - 1 / max(len(values) / 60, min(len(values) / 4, 6), 1)
     total = weight = 0.0
     means = np.full(len(values), math.nan)
     for i, value in enumerate(values):
@@ -100,7 +101,7 @@ def _draw(figure: "Figure", name: str, metrics: Metrics, resumed: Sequence[int])
     lines, validations = metrics.of_steps(), metrics.of_validations()
     steps = _column(lines, "step")
     grid = figure.add_gridspec(
-        3, 2, left=0.1, right=0.955, top=0.885, bottom=0.065, hspace=0.42, wspace=0.3, height_ratios=(1.25, 1, 1)
+        3, 2, left=0.1, right=0.925, top=0.885, bottom=0.065, hspace=0.42, wspace=0.3, height_ratios=(1.25, 1, 1)
     )
     loss = figure.add_subplot(grid[0, :])
     quality, rate, gradient, speed = (figure.add_subplot(grid[1 + i // 2, i % 2]) for i in range(4))
@@ -154,7 +155,7 @@ def _draw_quality(axes: "Axes", validations: Sequence[Mapping[str, Any]]) -> Non
         return
     steps, values = _column(validations, "step"), _column(validations, "val_psnr")
     axes.plot(steps, values, color=GREEN, linewidth=2.2, marker="o" if len(steps) <= FEW_POINTS else None)
-    axes.plot(best["step"], best["val_psnr"], "o", color=GREEN, markersize=13, mfc="white", mew=2.5, zorder=5)
+    axes.plot(best["step"], best["val_psnr"], "o", color=GREEN, markersize=13, mfc="white", mew=2.5, zorder=5, clip_on=False)
     axes.annotate(
         f"best {best['val_psnr']:.2f}",
         (best["step"], best["val_psnr"]),
@@ -181,10 +182,10 @@ def _draw_gradient(axes: "Axes", steps: Floats, lines: Sequence[Mapping[str, Any
     more = np.flatnonzero(np.diff(left_out, prepend=0) > 0)
     if len(more):
         total = int(np.clip(np.diff(left_out, prepend=0), 0, None).sum())
-        label = f"{total} step{'s' * (total > 1)} left out"
+        label = f"▲ {total} step{'s' * (total > 1)} left out"
+        axes.set_title(label, loc="right", color=RED, fontsize=12, fontweight="normal")
         across = axes.get_xaxis_transform()
-        axes.plot(steps[more], np.full(len(more), 0.03), "^", color=RED, markersize=9, transform=across, label=label)
-        axes.legend(loc="upper right", handletextpad=0.2, borderaxespad=0.1)
+        axes.plot(steps[more], np.full(len(more), 0.03), "^", color=RED, markersize=9, transform=across)
 
 
 def _draw_speed(axes: "Axes", steps: Floats, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -216,7 +217,7 @@ def _log_scale(axes: "Axes") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:.3g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="y", which="minor", length=0)

@@ -1,6 +1,7 @@
 """Pictures of what the network does, made while it learns."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +30,12 @@ class Example(NamedTuple):
 def examples(validator: Validator, source: ClipSource, count: int, seed: int) -> list[Example]:
     """At most `count` clips that are validated, spread over the sequences; without any, clips to learn from."""
     if validator.windows:
+        by_sequence = [list(some) for _, some in groupby(validator.windows, lambda window: window.sequence.name)]
+        middles = [windows[len(windows) // 2] for windows in by_sequence]
+        chosen = spread(middles if len(middles) >= count else validator.windows, count)
         return [
             Example(f"{window.sequence.split}/{window.sequence.name}", validator.read(window))
-            for window in spread(validator.windows, count)
+            for window in chosen
         ]
     numbers = range(min(count, len(source)))
     return [Example("from training", source.batch(range(n, n + 1), seed)) for n in numbers]
@@ -84,7 +88,7 @@ class SamplePictures(Listener):
         scale = blurry.shape[-1] // spikes.shape[-1]
         return [
             (f"blurry  {before:.2f} dB", enlarge(blurry.numpy(), larger)),
-            (f"step {step}  {after:.2f} dB  {after - before:+.2f}", enlarge(restored.numpy(), larger)),
+            (f"restored  {after:.2f} dB  step {step}", enlarge(restored.numpy(), larger)),
             (f"sharp  {example.name}", enlarge(sharp.numpy(), larger)),
             ("spikes", enlarge(spikes, scale * larger)),
         ]
