@@ -46,8 +46,16 @@ def train(
 
     from model.train import train as run_training
 
-    with output.progress() as progress:
-        report = run_training(settings, run, resume=resume, progress=progress)
+    if output.is_watched:
+        from cli.train_display import TrainDisplay
+
+        display = TrainDisplay(str(run), settings.steps)
+        with output.live(display):
+            report = run_training(
+                settings, run, resume=resume, progress=display.progress, listeners=[display]
+            )
+    else:
+        report = run_training(settings, run, resume=resume)
     quality = "" if report.val_psnr is None else f", validation {report.val_psnr:.2f} dB"
     output.result(report.to_json())
     if report.interrupted:

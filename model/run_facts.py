@@ -38,7 +38,11 @@ def run_facts(run: Path) -> dict[str, Any]:
     checkpoints = list(_checkpoints(run / "checkpoints", problems))
     whole = [one for one in checkpoints if one["whole"] and one["name"] != "best"]
     last = max(whole, key=lambda one: one["step"], default={"step": 0, "best": None})
-    best = last["best"] or {}
+    best = last["best"] or max(
+        ({"step": line["step"], "val_psnr": line["val_psnr"]} for line in validations if line["val_psnr"]),
+        key=lambda one: one["val_psnr"],
+        default={},
+    )
     newest = lines[-1] if lines else {}
     logged = max((line["step"] for line in metrics.lines), default=0)
     state = _state(run, sessions, logged, config.get("steps"))
