@@ -47,8 +47,8 @@ def inspect(
         typer.Option(
             "--out",
             "-o",
-            help="The PNG for the picture of a .dat, a store or a run. A .dat's goes to NAME-candidates.png in the current"
-            " folder without, unless --json is given.",
+            help="The PNG for the picture of a .dat, a store or a run. A .dat's goes to NAME-candidates.png in the"
+            " current folder without, unless --json is given.",
         ),
     ] = None,
     json: Json = False,

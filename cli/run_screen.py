@@ -1,10 +1,10 @@
 """A run in a screenful: how it stands, its curves, its sessions, its checkpoints."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from cli.console import Output, human_bytes
+from cli.console import Output, counted, human_bytes
 from cli.sparkline import levels_for, sparkline
 
 CURVE_WIDTH = 32
@@ -85,9 +85,13 @@ def _figures(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _origin(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     if facts["parameters"]:
-        lines.append(f"network: {facts['parameters'] / 1e6:.2f} M parameters")
+        lines.append(f"network: {counted(facts['parameters'], 'parameter')}")
     if facts["store"]:
-        now = {"same": "as it was learnt from", "changed": "CHANGED since", "unreadable": "cannot be read now"}
+        now = {
+            "same": "as it was learnt from",
+            "changed": "CHANGED since",
+            "unreadable": "cannot be read now",
+        }
         lines.append(f"store: {facts['store']}, {now[facts['store_now']]}")
     if facts["lineage"]:
         parents = (
@@ -101,7 +105,11 @@ def _origin(facts: Mapping[str, Any]) -> list[str]:
 def _session(session: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, ...]:
     started = (session["started"] or "")[:16].replace("T", " ")
     is_now = facts["state"] == "running" and session is facts["session_list"][-1]
-    where = f"{session['processes']} x {session['device']}" if (session["processes"] or 1) > 1 else session["device"]
+    where = (
+        f"{session['processes']} x {session['device']}"
+        if (session["processes"] or 1) > 1
+        else session["device"]
+    )
     changed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in session["versions_changed"].items())
     how = "running" if is_now else session["how"] or "killed"
     return started, _step(session["from_step"]), _step(session["to_step"]), where or "", how, changed
@@ -111,7 +119,13 @@ def _checkpoint(one: Mapping[str, Any]) -> tuple[str, ...]:
     from model.training.runlog import duration
 
     names = ", ".join([one["name"], *one["also"]])
-    return names, _step(one["step"]), human_bytes(one["bytes"]), duration(one["age_s"]), "yes" if one["whole"] else "NO"
+    return (
+        names,
+        _step(one["step"]),
+        human_bytes(one["bytes"]),
+        duration(one["age_s"]),
+        "yes" if one["whole"] else "NO",
+    )
 
 
 def _step(step: int | None) -> str:

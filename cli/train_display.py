@@ -82,7 +82,9 @@ class TrainDisplay(Listener):
         if self.saved:
             step, when = self.saved
             table.add_row("checkpoint", Text(f"step {step:,}, {duration(self.clock() - when)} ago"))
-        yield Panel(table, title=Text(printable(self.name), style="bold"), title_align="left", border_style="dim")
+        yield Panel(
+            table, title=Text(printable(self.name), style="bold"), title_align="left", border_style="dim"
+        )
 
     def _bar(self, room: int) -> Table:
         said = f"{self.step:,} / {self.steps:,}  {self.step / max(self.steps, 1):.0%}  {self._time_left()}"
@@ -100,7 +102,9 @@ class TrainDisplay(Listener):
         return f"ETA {duration((self.steps - self.step) * (now - then) / max(last - first, 1))}"
 
     def _add_figures(self, table: Table, metrics: StepMetrics, curve: int, levels: str) -> None:
-        table.add_row("loss", Text(f"{metrics.loss:<8.4f}{sparkline(tuple(self.losses), curve, levels=levels)}"))
+        table.add_row(
+            "loss", Text(f"{metrics.loss:<8.4f}{sparkline(tuple(self.losses), curve, levels=levels)}")
+        )
         learning = f"lr {metrics.lr:.1e}  grad norm {metrics.grad_norm:.3g}  epoch {metrics.epoch:.1f}"
         table.add_row("learning", Text(learning))
         if metrics.skipped:
@@ -109,7 +113,9 @@ class TrainDisplay(Listener):
         speed = f"{metrics.steps_per_s:.3g} it/s  {metrics.samples_per_s:.3g} clips/s  {memory}"
         table.add_row("speed", Text(speed))
         share, slow = metrics.data_share, metrics.data_share > SLOW_DATA
-        bar = ProgressBar(total=1, completed=1 - share, width=max(curve - 8, 8), style="yellow", complete_style="green")
+        bar = ProgressBar(
+            total=1, completed=1 - share, width=max(curve - 8, 8), style="yellow", complete_style="green"
+        )
         row = Table.grid(padding=(0, 2))
         row.add_row(bar, Text(f"compute {1 - share:.0%}  data {share:.0%}", style="yellow" if slow else ""))
         table.add_row("time", row)

@@ -158,7 +158,10 @@ def _age_s(lines: Sequence[Mapping[str, Any]]) -> float | None:
 def _checkpoints(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
     """Each file once, by all of its names, the newest first; every byte is compared with its checksum."""
     names: dict[tuple[int, int], list[Path]] = {}
-    for path in [*CheckpointFolder(folder).steps(), *(folder / f"{name}{SUFFIX}" for name in ("last", "best"))]:
+    for path in [
+        *CheckpointFolder(folder).steps(),
+        *(folder / f"{name}{SUFFIX}" for name in ("best", "last")),
+    ]:
         if path.exists():
             names.setdefault((path.stat().st_dev, path.stat().st_ino), []).append(path)
     for paths in names.values():

@@ -23,8 +23,8 @@ from model.training.events import Best, Listener, Milestone
 from model.training.layer_watch import LayerWatch
 from model.training.learner import Learner
 from model.training.metrics_file import MetricsFile
-from model.training.progress_picture import ProgressPicture
 from model.training.optim import learning_rates
+from model.training.progress_picture import ProgressPicture
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, errors_only, log_file

@@ -56,7 +56,14 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "sample_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
-        not_negative = ("seed", "workers", "validate_every", "checkpoint_every", "sample_every", "histogram_every")
+        not_negative = (
+            "seed",
+            "workers",
+            "validate_every",
+            "checkpoint_every",
+            "sample_every",
+            "histogram_every",
+        )
         for name in not_negative:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")

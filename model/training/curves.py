@@ -101,7 +101,15 @@ def _draw(figure: "Figure", name: str, metrics: Metrics, resumed: Sequence[int])
     lines, validations = metrics.of_steps(), metrics.of_validations()
     steps = _column(lines, "step")
     grid = figure.add_gridspec(
-        3, 2, left=0.1, right=0.925, top=0.885, bottom=0.065, hspace=0.42, wspace=0.3, height_ratios=(1.25, 1, 1)
+        3,
+        2,
+        left=0.1,
+        right=0.925,
+        top=0.885,
+        bottom=0.065,
+        hspace=0.42,
+        wspace=0.3,
+        height_ratios=(1.25, 1, 1),
     )
     loss = figure.add_subplot(grid[0, :])
     quality, rate, gradient, speed = (figure.add_subplot(grid[1 + i // 2, i % 2]) for i in range(4))
@@ -123,7 +131,10 @@ def _draw(figure: "Figure", name: str, metrics: Metrics, resumed: Sequence[int])
     if resumed:
         loss.text(
             *(1, 1.03, f"dotted: resumed at step {', '.join(map(short, resumed[-4:]))}"),
-            **{"transform": loss.transAxes, "ha": "right", "fontsize": 12, "color": SOFT},
+            transform=loss.transAxes,
+            ha="right",
+            fontsize=12,
+            color=SOFT,
         )
 
 
@@ -155,11 +166,24 @@ def _draw_quality(axes: "Axes", validations: Sequence[Mapping[str, Any]]) -> Non
         return
     steps, values = _column(validations, "step"), _column(validations, "val_psnr")
     axes.plot(steps, values, color=GREEN, linewidth=2.2, marker="o" if len(steps) <= FEW_POINTS else None)
-    axes.plot(best["step"], best["val_psnr"], "o", color=GREEN, markersize=13, mfc="white", mew=2.5, zorder=5, clip_on=False)
+    axes.plot(
+        best["step"],
+        best["val_psnr"],
+        "o",
+        color=GREEN,
+        markersize=13,
+        mfc="white",
+        mew=2.5,
+        zorder=5,
+        clip_on=False,
+    )
     axes.annotate(
         f"best {best['val_psnr']:.2f}",
         (best["step"], best["val_psnr"]),
-        **{"xytext": (0, 13), "textcoords": "offset points", "color": GREEN, "fontweight": "bold"},
+        xytext=(0, 13),
+        textcoords="offset points",
+        color=GREEN,
+        fontweight="bold",
         ha="right" if best["step"] > steps[-1] / 2 else "left",
     )
     axes.margins(y=0.2)
@@ -208,7 +232,9 @@ def _draw_speed(axes: "Axes", steps: Floats, lines: Sequence[Mapping[str, Any]])
 def _draw_noisy(axes: "Axes", steps: Floats, values: Floats, colour: str) -> None:
     """Each value pale, and their running mean."""
     few = len(steps) <= FEW_POINTS
-    axes.plot(steps, values, color=colour, alpha=0.35, linewidth=1.1, marker="o" if few else None, markersize=4)
+    axes.plot(
+        steps, values, color=colour, alpha=0.35, linewidth=1.1, marker="o" if few else None, markersize=4
+    )
     axes.plot(steps, smooth(values), color=colour, linewidth=2.4)
 
 

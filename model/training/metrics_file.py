@@ -58,7 +58,7 @@ class MetricsFile(Listener):
     """Writes the lines; a line never changes what an earlier one says.
 
     Args:
-        path: the file; lines of steps after `start`, left by a run that was killed, are dropped, and so are damaged ones.
+        path: the file; lines of steps after `start`, left by a run that was killed, and damaged lines are dropped.
         start: steps already done.
     """
 
@@ -66,7 +66,9 @@ class MetricsFile(Listener):
         before = read_metrics(path)
         if before.damaged:
             numbers = ", ".join(map(str, before.damaged))
-            logger.warning("%s: damaged in line %s, which is left out of the curves from now on", path, numbers)
+            logger.warning(
+                "%s: damaged in line %s, which is left out of the curves from now on", path, numbers
+            )
         kept = [line for line in before.lines if line["step"] <= start]
         write_atomic(path, "".join(f"{json.dumps(line)}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8", buffering=1)

@@ -30,7 +30,9 @@ class Example(NamedTuple):
 def examples(validator: Validator, source: ClipSource, count: int, seed: int) -> list[Example]:
     """At most `count` clips that are validated, spread over the sequences; without any, clips to learn from."""
     if validator.windows:
-        by_sequence = [list(some) for _, some in groupby(validator.windows, lambda window: window.sequence.name)]
+        by_sequence = [
+            list(some) for _, some in groupby(validator.windows, lambda window: window.sequence.name)
+        ]
         middles = [windows[len(windows) // 2] for windows in by_sequence]
         chosen = spread(middles if len(middles) >= count else validator.windows, count)
         return [

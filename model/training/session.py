@@ -38,7 +38,12 @@ class Session:
         by_hand = self.interrupted or isinstance(error, KeyboardInterrupt)
         how: How = "interrupted" if by_hand else "failed" if error else "finished"
         ended = datetime.now(UTC).isoformat(timespec="seconds")
-        return {"ended": ended, "step": self.step, "how": how, "error": _told(error) if how == "failed" else None}
+        return {
+            "ended": ended,
+            "step": self.step,
+            "how": how,
+            "error": _told(error) if how == "failed" else None,
+        }
 
 
 @contextlib.contextmanager
@@ -71,7 +76,10 @@ def recorded(
             logger.info("ended after step %d: %s", session.step, said, extra=ROUTINE)
             try:
                 folder.end_session(end)
-            except (OSError, SpkError) as error:  # the disk is full, or the folder gone: not what ended the run
+            except (
+                OSError,
+                SpkError,
+            ) as error:  # the disk is full, or the folder gone: not what ended the run
                 logger.error("%s: the end of the session is not recorded: %s", folder.path, error)
 
 
@@ -96,7 +104,9 @@ def _lock(run: Path) -> Iterator[None]:
             fix = "wait for it, or stop it; another run needs another folder (-o)"
             raise UsageError(f"{run}: another process is training here: {owner}", fix) from None
         except OSError as error:
-            logger.warning("%s: cannot be locked (%s): see that nobody else trains in this folder", run, error)
+            logger.warning(
+                "%s: cannot be locked (%s): see that nobody else trains in this folder", run, error
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, os.fsencode(describe_process()), 0)
         yield

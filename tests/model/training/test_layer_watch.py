@@ -44,7 +44,10 @@ def test_looks_when_it_is_due_and_groups_by_part() -> None:
 def test_gradient_norms_are_those_before_clipping() -> None:
     _, shown, _ = learn(every=2, steps=2)
     assert shown[0][1].grad_norms["second"] == [pytest.approx(2 * math.sqrt(2))]
-    assert shown[0][1].grad_norms["first"] == [pytest.approx(2 * math.sqrt(6)), pytest.approx(2 * math.sqrt(2))]
+    assert shown[0][1].grad_norms["first"] == [
+        pytest.approx(2 * math.sqrt(6)),
+        pytest.approx(2 * math.sqrt(2)),
+    ]
 
 
 def test_updates_are_what_the_weights_really_moved_over_their_norm() -> None:
@@ -61,6 +64,8 @@ def test_never_looks_at_zero() -> None:
 
 def test_a_step_without_gradients_shows_nothing() -> None:
     network = Net()
-    watch = LayerWatch(network, torch.optim.AdamW(network.parameters()), 1, lambda *seen: pytest.fail(str(seen)))
+    watch = LayerWatch(
+        network, torch.optim.AdamW(network.parameters()), 1, lambda *seen: pytest.fail(str(seen))
+    )
     watch.before_clipping(0)
     watch.after_update(0)

@@ -40,7 +40,9 @@ def test_metrics_are_json_lines(tmp_path: Path) -> None:
     assert (first["samples_per_s"], first["epoch"]) == (27.2, 4.5)
     assert second["loss"] is None and second["grad_norm"] is None
     written = datetime.fromisoformat(third.pop("time"))
-    assert written.utcoffset().total_seconds() == 0 and abs((datetime.now(UTC) - written).total_seconds()) < 60
+    assert (
+        written.utcoffset().total_seconds() == 0 and abs((datetime.now(UTC) - written).total_seconds()) < 60
+    )
     assert third == {"step": 1200, "val_psnr": 31.5, "val_frames": 12, "best": True}
     assert all("time" in line for line in (first, second))
 
