@@ -56,15 +56,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "sample_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
-        not_negative = (
-            "seed",
-            "workers",
-            "validate_every",
-            "checkpoint_every",
-            "sample_every",
-            "histogram_every",
-        )
-        for name in not_negative:
+        every = ("validate_every", "checkpoint_every", "sample_every", "histogram_every")
+        for name in ("seed", "workers", *every):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
         for name, least in (("validate_crop", 16), ("validate_clips", 1)):

@@ -1,6 +1,6 @@
 """The folder of one run: who may write into it, and what it says about where the run came from.
 
-RUN/  config.yaml  run.json  log.txt  metrics.jsonl  tensorboard/  samples/  checkpoints/  eval/
+RUN/  config.yaml  run.json  log.txt  metrics.jsonl  progress.png  tensorboard/  samples/  checkpoints/  eval/
 """
 
 import json
