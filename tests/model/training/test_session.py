@@ -1,13 +1,14 @@
 import json
 import logging
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from model.training import session as module
 from model.training.run_folder import RunFolder
-from model.training.session import is_running, recorded
+from model.training.session import LOCK, is_running, recorded
 from pipeline.errors import TrainingError, UsageError
 
 BEGIN = {"from_step": 4}
@@ -67,35 +68,34 @@ def test_a_full_disk_at_the_end_does_not_hide_what_ended_the_run(
     assert "No space left" in caplog.text
 
 
-def _train(run: Path, begun: object, end: object) -> None:
-    with recorded(RunFolder(run), "", {}, BEGIN):
-        begun.set()
-        end.wait(60)
+OTHER = """
+import fcntl, sys
+with open(sys.argv[1], "a") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("process 7 on a host: spk train", file=file, flush=True)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_another_process_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    begun, end = context.Event(), context.Event()
-    process = context.Process(target=_train, args=(tmp_path, begun, end))
-    process.start()
-    try:
-        assert begun.wait(60) and is_running(tmp_path)
-        before = (tmp_path / "config.yaml").read_text()
+    with recorded(RunFolder(tmp_path), "steps: 1\n", {}, BEGIN):
+        pass
+    (tmp_path / LOCK).write_text("")
+    command = [sys.executable, "-c", OTHER, str(tmp_path / LOCK)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"locked\n" and is_running(tmp_path)
         with (
-            pytest.raises(UsageError, match=f"another process is training here: process {process.pid}"),
+            pytest.raises(UsageError, match="another process is training here: process 7 on a host"),
             recorded(RunFolder(tmp_path), "other: 1\n", {}, BEGIN),
         ):
             pytest.fail("it began")
-        assert (tmp_path / "config.yaml").read_text() == before and len(sessions(tmp_path)) == 1
+        assert (tmp_path / "config.yaml").read_text() == "steps: 1\n" and len(sessions(tmp_path)) == 1
         process.kill()
-        process.join()
-        assert not is_running(tmp_path)  # the kernel lets go of the lock of the dead
-        with recorded(RunFolder(tmp_path), "", {}, BEGIN):
-            pass
-    finally:
-        end.set()
-        process.join()
-    assert [session.get("how") for session in sessions(tmp_path)] == [None, "finished"]
+    assert not is_running(tmp_path)  # the kernel lets go of the lock of the dead
+    with recorded(RunFolder(tmp_path), "", {}, BEGIN):
+        pass
+    assert [session.get("how") for session in sessions(tmp_path)] == ["finished", "finished"]
 
 
 def test_without_locks_it_trains_and_warns(
