@@ -84,6 +84,7 @@ def _read_settings(name: Path, overrides: list[str]) -> "TrainConfig":
 
 def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: bool) -> None:
     from model.training.dry_run import plan_training
+    from model.training.schedules import in_words
 
     plan = plan_training(settings, run, resume=resume)
     size = human_bytes(plan.checkpoint_bytes)
@@ -94,5 +95,8 @@ def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: boo
     )
     if plan.checkpoint_stages:
         output.say(f"recomputed in backward: stages {', '.join(map(str, plan.checkpoint_stages))}")
+    output.say(in_words(settings.optim, plan.steps))
+    for part in (*plan.paces, *plan.phases):
+        output.say(str(part))
     stable = {"run": str(run), "loss": None, "val_psnr": None, "checkpoint": None, "dry_run": True}
     output.result(asdict(plan) | stable)

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,18 +23,20 @@ from model.training.events import Best, Listener, Milestone
 from model.training.layer_watch import LayerWatch
 from model.training.learner import Learner
 from model.training.metrics_file import MetricsFile
-from model.training.optim import learning_rates
+from model.training.optim import learning_rates, paces_of
+from model.training.phases import phase_batches, phases_of, seen_after, sources_of
 from model.training.progress_picture import ProgressPicture
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, errors_only, log_file
 from model.training.samples import SamplePictures, examples
+from model.training.schedules import in_words
 from model.training.session import Session, recorded
 from model.training.signals import StopRequest
 from model.training.tensorboard_log import TensorBoardLog
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
-from pipeline.clips import ClipSource, Sample, batches
+from pipeline.clips import ClipSource
 from pipeline.config import to_plain
 from pipeline.reports import Progress, no_progress
 from pipeline.stats import Normalization
@@ -110,7 +112,9 @@ def train(
         start = folder.find_start(resume=resume)
         store = open_store(config.store)
         config = replace(config, voxels=store.voxel_name(config.voxels))
-        source = ClipSource(store, "train", config.voxels, config.clip)
+        phases = phases_of(config)
+        sources = sources_of(phases, store, config.voxels)
+        source = sources[0]
         normalization = store.normalization(config.voxels)
         identity = identity_of(config, store, source, place)
         first = start.step if start else 0
@@ -136,15 +140,26 @@ def train(
             listeners = [*_listeners(stack, config, run, source, validator, learner, first), *listeners]
         trainer = Trainer(
             learner,
-            _schedule(config, stop_at, place, source),
+            _schedule(config, stop_at),
             save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
             validate=validator if config.validate_every and validator.windows else None,
             listeners=listeners,
             progress=_both(progress, session),
+            seen=partial(seen_after, phases, sources, config.optim.accumulate * place.world),
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        fit = trainer.fit(_clips(stack, config, source, place, first), stop, start=first)
+        clips = phase_batches(
+            phases,
+            sources,
+            place,
+            seed=config.seed,
+            start_step=first,
+            workers=config.workers,
+            accumulate=config.optim.accumulate,
+        )
+        with contextlib.closing(clips):  # its threads end with it
+            fit = trainer.fit(clips, stop, start=first)
         session.interrupted = fit.interrupted
     return TrainReport(
         run=run,
@@ -186,23 +201,6 @@ def _learner(
     return learner, parent
 
 
-def _clips(
-    stack: contextlib.ExitStack, config: TrainConfig, source: ClipSource, place: Parallel, first: int
-) -> Iterator[Sample]:
-    clips = batches(
-        source,
-        seed=config.seed,
-        start_step=first,
-        batch_size=config.batch_size,
-        rank=place.rank,
-        world=place.world,
-        workers=config.workers,
-        accumulate=config.optim.accumulate,
-    )
-    stack.callback(clips.close)  # type: ignore[attr-defined] - a generator, whose threads end with it
-    return clips
-
-
 def _both(progress: Progress, session: Session) -> Progress:
     """Progress that the session keeps up with as well."""
 
@@ -213,12 +211,10 @@ def _both(progress: Progress, session: Session) -> Progress:
     return report
 
 
-def _schedule(config: TrainConfig, stop_at: int | None, place: Parallel, source: ClipSource) -> Schedule:
+def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
     return Schedule(
         steps=config.steps,
         accumulate=config.optim.accumulate,
-        step_clips=config.batch_size * config.optim.accumulate * place.world,
-        epoch_clips=len(source),
         log_every=config.log_every,
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
@@ -289,6 +285,9 @@ def _announce(
     for line in [
         *(str(parent).splitlines() if parent else []),
         *([str(recomputation)] if recomputation else []),
+        in_words(config.optim, config.steps),
+        *map(str, paces_of(learner.optimizer.param_groups)),
+        *map(str, phases_of(config)),
     ]:
         logger.info("%s", line)
     if config.optim.warmup_steps >= config.steps:
@@ -296,3 +295,6 @@ def _announce(
             "optim.warmup_steps=%d is no less than steps=%d: the learning rate never reaches optim.lr",
             *(config.optim.warmup_steps, config.steps),
         )
+    for phase in config.phases:
+        if phase.start >= config.steps:
+            logger.warning("the phase from step %d is never reached: steps=%d", phase.start, config.steps)

@@ -7,7 +7,7 @@ import collections
 import functools
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -187,11 +187,8 @@ def batches(
     world: int = 1,
     workers: int = 2,
     accumulate: int = 1,
-) -> Iterator[Sample]:
+) -> Generator[Sample, None, None]:
     """Batches from `start_step` on, without end, read ahead by threads of this process.
-
-    Threads, because copying from maps, unpacking and checking sums release the interpreter lock, and worker
-    processes would copy every batch once more, start for seconds and hold the interpreter's memory once each.
 
     Args:
         batch_size: samples of one batch on one rank.
@@ -199,22 +196,57 @@ def batches(
         workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
         accumulate: batches that make one step; as many are given for each.
     """
+    numbers = batch_numbers(
+        itertools.count(start_step), batch_size=batch_size, rank=rank, world=world, accumulate=accumulate
+    )
+    return read_ahead(((source, some) for some in numbers), seed=seed, workers=workers)
 
-    def numbers(index: int) -> range:
-        step, micro = divmod(index, accumulate)
-        first = (((start_step + step) * accumulate + micro) * world + rank) * batch_size
-        return range(first, first + batch_size)
 
-    indices = itertools.count()
+def batch_numbers(
+    steps: Iterable[int],
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+    first: int = 0,
+) -> Iterator[range]:
+    """The running numbers of the samples of each batch of some steps, `accumulate` batches for each step.
+
+    Args:
+        steps: counted from 0.
+        batch_size, rank, world: as in `batches`.
+        first: running number of the first sample of step 0.
+    """
+    for step in steps:
+        for micro in range(accumulate):
+            start = first + ((step * accumulate + micro) * world + rank) * batch_size
+            yield range(start, start + batch_size)
+
+
+def read_ahead(
+    wanted: Iterable[tuple[ClipSource, range]], *, seed: int, workers: int
+) -> Generator[Sample, None, None]:
+    """Read batches, each given by its source and the running numbers of its samples, ahead of their use.
+
+    Threads, because copying from maps, unpacking and checking sums release the interpreter lock, and worker
+    processes would copy every batch once more, start for seconds and hold the interpreter's memory once each.
+
+    Args:
+        workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
+    """
     if not workers:
-        for index in indices:
-            yield source.batch(numbers(index), seed)
+        for source, numbers in wanted:
+            yield source.batch(numbers, seed)
+        return
     with ThreadPoolExecutor(max_workers=workers) as threads:
         waiting: collections.deque[_Reading] = collections.deque()
         try:
-            while True:
-                while len(waiting) <= PREFETCHED_BATCHES:
-                    waiting.append(_Reading(threads, source, numbers(next(indices)), seed))
+            for source, numbers in wanted:
+                waiting.append(_Reading(threads, source, numbers, seed))
+                if len(waiting) > PREFETCHED_BATCHES:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
         finally:
             for reading in waiting:

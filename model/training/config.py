@@ -1,5 +1,6 @@
 """Every setting of a training run, as `configs/*.yaml` and `RUN/config.yaml` hold them."""
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,28 @@ from pipeline.clips import ClipConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseConfig:
+    """A change of the clips during a run.
+
+    Attributes:
+        start: the first step, counted from 0, with clips of this size.
+        crop, num_frames: as in `clip`, whose value holds where there is none.
+        batch_size: as in the config, whose value holds where there is none.
+    """
+
+    start: int
+    crop: int | None = None
+    num_frames: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("start", 0), ("crop", 8), ("num_frames", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} {value} is below {least}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """A training run. Numbers the store knows (bins, statistics, scale) are read from it.
 
@@ -18,8 +41,9 @@ class TrainConfig:
         store: what to learn from.
         voxels: name of the voxel grids; None takes the only ones there are.
         init: weights to start from: a checkpoint of ours, or a published `.pth`.
-        steps: optimisation steps; the learning rate falls over all of them.
+        steps: optimisation steps; a cosine without `optim.periods` falls over all of them.
         batch_size: clips a process takes at once.
+        phases: other sizes of crop, clip and batch from given steps on. Validation keeps to `clip` in all of them.
         seed: of the initial weights, the clips and everything random.
         workers: threads that read clips.
         log_every, validate_every, checkpoint_every, sample_every: in steps; 0 is never.
@@ -35,6 +59,7 @@ class TrainConfig:
     init: Path | None = None
     steps: int = 300_000
     batch_size: int = 1
+    phases: tuple[PhaseConfig, ...] = ()
     seed: int = 0
     workers: int = 2
     log_every: int = 50
@@ -64,3 +89,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} {value} is below {least} (null sets no limit)")
+        starts = [phase.start for phase in self.phases]
+        if any(not before < after for before, after in itertools.pairwise(starts)):
+            raise ValueError(f"phases start at steps {starts}, which must increase")
+        if self.optim.rgb_freeze_steps and (self.init is None or self.network.fusion == "none"):
+            raise ValueError(
+                f"optim.rgb_freeze_steps {self.optim.rgb_freeze_steps} lets a spike branch settle in trained weights: "
+                "it needs init and network.fusion"
+            )

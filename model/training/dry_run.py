@@ -12,8 +12,11 @@ from model.network import build_network
 from model.parallel import Parallel, parallel
 from model.pretrained import initialise
 from model.training.config import TrainConfig
+from model.training.optim import Pace, paces_of, parameter_groups
+from model.training.phases import Phase, phases_of, sources_of
 from model.training.provenance import identity_of
 from model.training.run_folder import RunFolder, require_same
+from model.training.schedules import TurningPoint, turning_points
 from pipeline.clips import ClipSource
 from pipeline.store import open_store
 
@@ -32,6 +35,9 @@ class TrainPlan:
         parameters: of the network.
         checkpoint_bytes: about how large each checkpoint would be.
         checkpoint_stages: stages whose activations would be recomputed.
+        learning_rate: turning points of its schedule.
+        paces: how the parts of the network follow it.
+        phases: sizes of the batches.
     """
 
     run: Path
@@ -41,6 +47,9 @@ class TrainPlan:
     parameters: int
     checkpoint_bytes: int
     checkpoint_stages: tuple[int, ...]
+    learning_rate: tuple[TurningPoint, ...]
+    paces: tuple[Pace, ...]
+    phases: tuple[Phase, ...]
 
 
 def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> TrainPlan:
@@ -52,7 +61,8 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
     start = RunFolder(run, config.keep_checkpoints).find_start(resume=resume)
     store = open_store(config.store)
     config = replace(config, voxels=store.voxel_name(config.voxels))
-    source = ClipSource(store, "train", config.voxels or "", config.clip)
+    phases = phases_of(config)
+    source = sources_of(phases, store, config.voxels or "")[0]
     store.normalization(config.voxels or "")
     if start:
         place = Parallel(device=torch.device("cpu"), world=int(os.environ.get("WORLD_SIZE", "1")))
@@ -73,6 +83,9 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
         parameters=parameters,
         checkpoint_bytes=4 * copies * parameters,
         checkpoint_stages=_recomputed(config, source),
+        learning_rate=tuple(turning_points(config.optim, config.steps)),
+        paces=paces_of(parameter_groups(network, config.optim)),
+        phases=phases,
     )
 
 

@@ -32,6 +32,13 @@ class Milestone(NamedTuple):
     is_best: bool
 
 
+class Seen(NamedTuple):
+    """What was learnt from: clips, of all processes, and how many times each of those that there are."""
+
+    clips: int
+    epochs: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMetrics:
     """What is known after a logged step; rates are over the steps since the line before.

@@ -12,13 +12,8 @@ from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
 from model.training.ema import WeightAverage
 from model.training.layer_watch import LayerWatch
-from model.training.optim import (
-    OptimConfig,
-    build_optimizer,
-    flow_parameters,
-    learning_rate,
-    set_learning_rate,
-)
+from model.training.optim import OptimConfig, build_optimizer, freeze, frozen_groups
+from model.training.schedules import learning_rate
 from pipeline.clips import Sample
 from pipeline.errors import CheckpointError
 
@@ -89,7 +84,7 @@ class Learner:
         self.watch: LayerWatch | None = None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._forward: Callable[..., Tensor] | None = None
-        self._frozen: bool | None = None
+        self._frozen: tuple[bool, ...] = ()
 
     @property
     def best_network(self) -> nn.Module:
@@ -116,8 +111,8 @@ class Learner:
         """
         forward = self._enter_phase(step)
         self._seed(step)
-        lr = learning_rate(step, self.config, self.steps)
-        set_learning_rate(self.optimizer, lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config, self.steps, group["multiplier"])
         *early, last = batches
         with self.place.accumulating(forward):
             terms = [self._backward(forward, sample, len(batches)) for sample in early]
@@ -139,6 +134,7 @@ class Learner:
         if applied and self.average:
             self.average.update(step)
         overflow = not applied and self.scaler.is_enabled() and loss < float("inf") and scale > 1
+        lr = learning_rate(step, self.config, self.steps)
         return StepResult(loss, pixels, looks, grad_norm, lr, bool(applied), overflow, stops > 0)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -184,10 +180,9 @@ class Learner:
             self.optimizer.state[parameter] = {"step": step.clone().to(parameter.device), **moments}
 
     def _enter_phase(self, step: int) -> Callable[..., Tensor]:
-        frozen = step < self.config.flow_freeze_steps
+        frozen = frozen_groups(self.optimizer, step)
         if self._forward is None or frozen != self._frozen:
-            for parameter in flow_parameters(self.network):
-                parameter.requires_grad_(not frozen)
+            freeze(self.optimizer, frozen)
             self._forward = (
                 None  # the old wrapper must let go of the parameters before the new one takes them
             )
@@ -210,7 +205,9 @@ class Learner:
     def _backward(self, forward: Callable[..., Tensor], sample: Sample, count: int) -> LossTerms:
         sample = self._to_device(sample)
         with self.place.autocast():
-            terms = self.loss(forward(*self._inputs(sample)), to_unit(sample.sharp))
+            restored = forward(*self._inputs(sample))
+        # In float32: what is left to learn is a small difference of large values.
+        terms = self.loss(restored, to_unit(sample.sharp))
         self.scaler.scale(terms.total / count).backward()
         return LossTerms(*(term.detach() / count for term in terms))
 

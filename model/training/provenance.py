@@ -21,9 +21,11 @@ def identity_of(config: TrainConfig, store: Store, source: ClipSource, place: Pa
     plain = to_plain(config)
     plain["optim"] = {key: value for key, value in plain["optim"].items() if key != "accumulate"}
     plain.pop("batch_size")
-    clips_per_step = config.batch_size * config.optim.accumulate * place.world
+    batches = config.optim.accumulate * place.world
+    for phase in plain["phases"]:
+        phase["clips of a step"] = (phase.pop("batch_size") or config.batch_size) * batches
     return plain | {
-        "clips of a step": clips_per_step,
+        "clips of a step": config.batch_size * batches,
         "store fingerprint": store.fingerprint,
         "bins": source.num_bins,
     }

@@ -1,6 +1,7 @@
 """The training loop: which step comes next, and when to look, to save and to stop."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.events import Best, Listener, Milestone, Seen, StepMetrics, Validation
 from model.training.learner import Learner, StepResult
 from model.training.pace import Pace
 from model.training.signals import StopRequest
@@ -25,16 +26,12 @@ class Schedule:
 
     Attributes:
         steps: of the whole run.
-        step_clips: clips of a step, of all processes.
-        epoch_clips: clips there are to learn from.
         stop_at: leave after this step as if interrupted; None goes on to the end.
         max_skipped: steps in a row without a finite loss and gradient that end the run.
     """
 
     steps: int
     accumulate: int = 1
-    step_clips: int = 1
-    epoch_clips: int = 1
     log_every: int = 50
     validate_every: int = 0
     checkpoint_every: int = 0
@@ -65,6 +62,7 @@ class Trainer:
         save: writes a checkpoint of the learner; called in the main process only.
         listeners: told what happens.
         progress: told of every step.
+        seen: what was learnt from in that many steps.
     """
 
     def __init__(
@@ -76,6 +74,7 @@ class Trainer:
         validate: Callable[[nn.Module], Validation] | None = None,
         listeners: Sequence[Listener] = (),
         progress: Progress = no_progress,
+        seen: Callable[[int], Seen] = lambda steps: Seen(steps, math.nan),
     ) -> None:
         self.learner = learner
         self.schedule = schedule
@@ -83,6 +82,7 @@ class Trainer:
         self.validate = validate
         self.listeners = listeners if learner.place.is_main else ()
         self.progress = progress if learner.place.is_main else no_progress
+        self.seen = seen
         self.best: Best | None = None
         self.skipped = 0
         self._in_a_row = 0
@@ -164,8 +164,8 @@ class Trainer:
             data_share=data_share,
             memory_bytes=self.learner.place.peak_memory_bytes(),
             eta_s=(self.schedule.steps - step) / steps_per_s,
-            samples_per_s=steps_per_s * self.schedule.step_clips,
-            epoch=step * self.schedule.step_clips / self.schedule.epoch_clips,
+            samples_per_s=steps_per_s * (self.seen(step).clips - self.seen(step - 1).clips),
+            epoch=self.seen(step).epochs,
         )
         for listener in self.listeners:
             listener.on_step(metrics)

@@ -29,6 +29,35 @@ def test_a_dry_run_says_what_would_be_done(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_tells_the_learning_rate_and_the_phases(
+    store: Path, tmp_path: Path, small_training: list[str], spk
+) -> None:
+    phases = "phases=[{start: 1, batch_size: 1}, {start: 3, crop: 24, batch_size: 1}]"
+    command = (
+        "train",
+        "tiny",
+        *small_training,
+        f"store={store}",
+        phases,
+        "-o",
+        tmp_path / "run",
+        "--dry-run",
+    )
+    ran = spk(*command)
+    assert "learning rate, cosine: 0.004 in step 1, 0.004 in step 2, 0.00101 in step 4" in ran.out
+    assert ", learning rate x 1\nspikes: " in ran.out
+    assert "steps 2 to 3: batches of 1 clip, 2 frames of 16x16\n" in ran.out
+    plan = spk(*command, "--json").json
+    assert plan["learning_rate"][0] == {"step": 1, "lr": 0.004}
+    assert [(phase["start"], phase["clip"]["crop"]) for phase in plan["phases"]] == [
+        (0, 16),
+        (1, 16),
+        (3, 24),
+    ]
+    assert {pace["part"]: pace["multiplier"] for pace in plan["paces"]}["flow"] == 0.25
+    spk(*command, "phases=[{start: 1, corp: 24}]").assert_fails(2, "phases[0].corp", "did you mean 'crop'")
+
+
 def test_a_dry_run_of_a_resumed_run_starts_where_it_is(store: Path, trained: Path, spk) -> None:
     command = ("train", trained / "config.yaml", "-o", trained, "--resume", "--dry-run")
     assert spk(*command, "steps=9", "--json").json["step"] == 4

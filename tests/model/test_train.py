@@ -230,6 +230,26 @@ def test_rgb_only_and_starting_from_its_weights(store: Path, tmp_path: Path) -> 
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
+def test_a_new_spike_branch_settles_before_the_rgb_network_moves(store: Path, tmp_path: Path) -> None:
+    rgb = config(store, steps=1, validate_every=0, sample_every=0, network=replace(NETWORK, fusion="none"))
+    loaded = load_tensors(train(rgb, tmp_path / "rgb").checkpoint, "ema.")
+    optim = replace(rgb.optim, rgb_freeze_steps=2, flow_freeze_steps=2)
+    fused = replace(rgb, steps=3, network=NETWORK, init=tmp_path / "rgb" / "checkpoints" / "last.safetensors")
+    last = tmp_path / "fused" / "checkpoints" / "last.safetensors"
+    for stop, moves in ((2, False), (3, True)):
+        train(replace(fused, optim=optim), tmp_path / "fused", resume=moves, stop_at=stop)
+        weights = load_tensors(last, "model.")
+        same = {
+            name for name in loaded if torch.equal(weights[name.replace("ema.", "model.", 1)], loaded[name])
+        }
+        assert len(same) < len(loaded) / 2 if moves else same == loaded.keys()  # a dropped block stays
+        assert weights["model.fusions.0.attn.proj.weight"].abs().max() > 0  # it started at zero
+    assert (
+        "rgb: 0.01 M parameters, learning rate x 1, frozen for 2 steps"
+        in (tmp_path / "fused" / "log.txt").read_text()
+    )
+
+
 def test_a_memory_budget_changes_no_weight_and_may_change_on_the_way(store: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     free = config(store, steps=4, validate_every=0, sample_every=0)

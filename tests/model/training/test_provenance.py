@@ -15,7 +15,7 @@ from torch import nn
 from model.checkpoint import read_info
 from model.checkpoint_file import save_checkpoint
 from model.parallel import Parallel
-from model.training.config import TrainConfig
+from model.training.config import PhaseConfig, TrainConfig
 from model.training.optim import OptimConfig
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import require_same
@@ -48,6 +48,14 @@ def shared_out(batch_size: int, accumulate: int) -> TrainConfig:
 def test_the_same_clips_a_step_are_the_same_run_however_they_are_dealt_out(batch_size, accumulate, world):
     found = identity(shared_out(batch_size, accumulate), world)
     assert found == identity() and found["clips of a step"] == 4
+
+
+def test_clips_of_a_phase_are_counted_for_all_processes_too():
+    phases = (PhaseConfig(start=5, crop=64, batch_size=2), PhaseConfig(start=9))
+    found = identity(replace(shared_out(4, 2), phases=phases), world=2)
+    assert [phase["clips of a step"] for phase in found["phases"]] == [8, 16]
+    halved = tuple(replace(phase, batch_size=phase.batch_size and phase.batch_size // 2) for phase in phases)
+    assert identity(replace(shared_out(2, 4), phases=halved), world=2) == found
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from model.parallel import Parallel
-from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.events import Best, Listener, Milestone, Seen, StepMetrics, Validation
 from model.training.learner import StepResult
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
@@ -104,7 +104,8 @@ def test_logs_saves_looks_and_shows_when_due_and_at_the_end() -> None:
 
 
 def test_clips_a_second_and_epochs_count_the_clips_of_all_processes() -> None:
-    run = Run(FakeLearner(), Schedule(steps=6, log_every=6, step_clips=8, epoch_clips=32))
+    run = Run(FakeLearner(), Schedule(steps=6, log_every=6))
+    run.trainer.seen = lambda steps: Seen(8 * steps, 8 * steps / 32)
     run.trainer.fit(clips(), StopRequest())
     (metrics,) = run.heard.steps
     assert metrics.epoch == 1.5 and metrics.samples_per_s == 8 * metrics.steps_per_s
