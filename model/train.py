@@ -104,6 +104,8 @@ def train(
         place = stack.enter_context(parallel(config.parallel))
         stop = stack.enter_context(StopRequest())
         folder = RunFolder(run, config.keep_checkpoints)
+        if place.is_main:
+            stack.enter_context(folder.lock())
         goes_on = resume and folder.is_run
         if goes_on and place.is_main:
             stack.enter_context(

@@ -3,15 +3,18 @@
 RUN/  config.yaml  run.json  log.txt  metrics.jsonl  progress.png  tensorboard/  samples/  checkpoints/  eval/
 """
 
+import contextlib
+import errno
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from model.checkpoint import CheckpointFolder, CheckpointInfo
-from pipeline.errors import CheckpointError, UsageError
+from pipeline.errors import CheckpointError, TrainingError, UsageError
 from pipeline.files import write_atomic
+from pipeline.storage.lock import hold_lock
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,10 @@ FREE_KEYS = (
     *("network.checkpoint_stages", "network.memory_gb"),
 )
 """Settings that may change when a run is resumed; all others decide what it computes."""
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system says that knows no locks."""
 
 
 class RunFolder:
@@ -41,6 +48,28 @@ class RunFolder:
         """Whether a run has begun here."""
         return (self.path / "run.json").is_file()
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only training in this folder, for the time of a `with` block; the lock dies with the process.
+
+        Raises:
+            TrainingError: another process trains here; it says which.
+            UsageError: a file is where the folder should be.
+        """
+        self._refuse_file()
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(hold_lock(self.path / LOCK, self.path, error=TrainingError))
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                logger.warning("%s: no lock on this file system: let nothing else train here", self.path)
+            yield
+
+    def _refuse_file(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: not a folder", "choose another one with -o")
+
     def find_start(self, *, resume: bool) -> CheckpointInfo | None:
         """Where to begin: None for step 0, or the checkpoint to go on from.
 
@@ -48,9 +77,8 @@ class RunFolder:
             UsageError: the folder has a run and `resume` is false, or has none and it is true.
             CheckpointError: every checkpoint is damaged.
         """
-        used = self.path.is_dir() and any(self.path.iterdir())
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: not a folder", "choose another one with -o")
+        self._refuse_file()
+        used = self.path.is_dir() and any(entry.name != LOCK for entry in self.path.iterdir())
         if used and not resume:
             fix = "go on with that run by adding --resume, or choose another folder with -o"
             raise UsageError(f"{self.path}: not empty", fix)

@@ -1,23 +1,19 @@
-"""One session of a run: who may train in the folder, and how it ended, whichever way that was."""
+"""One session of a run: how it began, and how it ended, whichever way that was."""
 
 import contextlib
-import fcntl
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from model.training.run_folder import RunFolder
+from model.training.run_folder import LOCK, RunFolder
 from model.training.runlog import ROUTINE
-from pipeline.errors import SpkError, UsageError
-from pipeline.storage.lock import describe_process, is_locked
+from pipeline.errors import SpkError
+from pipeline.storage.lock import is_locked
 
 logger = logging.getLogger(__name__)
 
-LOCK = ".lock"
-"""In the run folder: its owner's description, locked for as long as the owner lives. It stays when that ends."""
 How = Literal["finished", "interrupted", "failed"]
 
 
@@ -50,7 +46,7 @@ class Session:
 def recorded(
     folder: RunFolder, config: str, facts: Mapping[str, Any], begin: Mapping[str, Any]
 ) -> Iterator[Session]:
-    """Be the one who trains in `folder`, and keep in its `run.json` how this session began and how it ended.
+    """Keep in `run.json` how this session began and how it ended; the folder is locked.
 
     Args:
         config: the text of `config.yaml`.
@@ -58,29 +54,25 @@ def recorded(
         begin: what is true of the session, with `from_step`.
 
     Raises:
-        UsageError: another process is training in the folder.
         CheckpointError: run.json is damaged.
     """
-    with _lock(folder.path):
-        folder.write_config(config)
-        folder.write_session(facts, begin)
-        session, ending = Session(begin["from_step"]), None
+    folder.write_config(config)
+    folder.write_session(facts, begin)
+    session, ending = Session(begin["from_step"]), None
+    try:
+        yield session
+    except BaseException as error:
+        ending = error
+        raise
+    finally:
+        end = session.end(ending)
+        said = f"{end['how']}: {end['error']}" if end["error"] else end["how"]
+        logger.info("ended after step %d: %s", session.step, said, extra=ROUTINE)
         try:
-            yield session
-        except BaseException as error:
-            ending = error
-            raise
-        finally:
-            end = session.end(ending)
-            said = f"{end['how']}: {end['error']}" if end["error"] else end["how"]
-            logger.info("ended after step %d: %s", session.step, said, extra=ROUTINE)
-            try:
-                folder.end_session(end)
-            except (
-                OSError,
-                SpkError,
-            ) as error:  # the disk is full, or the folder gone: not what ended the run
-                logger.error("%s: the end of the session is not recorded: %s", folder.path, error)
+            folder.end_session(end)
+        except (OSError, SpkError) as error:
+            # The disk is full, or the folder gone; it must not hide what ended the run.
+            logger.error("%s: the end of the session is not recorded: %s", folder.path, error)
 
 
 def is_running(run: Path) -> bool:
@@ -89,29 +81,6 @@ def is_running(run: Path) -> bool:
         return is_locked(run / LOCK)
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def _lock(run: Path) -> Iterator[None]:
-    path = run / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(descriptor, 4096, 0).decode(errors="replace") or "it does not say who"
-            fix = "wait for it, or stop it; another run needs another folder (-o)"
-            raise UsageError(f"{run}: another process is training here: {owner}", fix) from None
-        except OSError as error:
-            logger.warning(
-                "%s: cannot be locked (%s): see that nobody else trains in this folder", run, error
-            )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, os.fsencode(describe_process()), 0)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _told(error: BaseException | None) -> str:

@@ -160,7 +160,8 @@ def test_a_run_of_before_that_went_to_its_end_is_finished(run: Path) -> None:
 
 def test_a_run_that_a_process_holds_is_running_with_an_eta(run: Path) -> None:
     line = {"step": 8, "loss": 0.1, "eta_s": 7.0, "time": datetime.now(UTC).isoformat()}
-    with recorded(RunFolder(run), "steps: 10\n", {"store": STORE}, {"from_step": 6}):
+    folder = RunFolder(run)
+    with folder.lock(), recorded(folder, "steps: 10\n", {"store": STORE}, {"from_step": 6}):
         with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         facts = run_facts(run)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from model.training import session as module
-from model.training.run_folder import RunFolder
-from model.training.session import LOCK, is_running, recorded
-from pipeline.errors import TrainingError, UsageError
+from model.training.run_folder import LOCK, RunFolder
+from model.training.session import is_running, recorded
+from pipeline.errors import TrainingError
 
 BEGIN = {"from_step": 4}
 
@@ -20,11 +19,9 @@ def sessions(run: Path) -> list[dict[str, object]]:
 
 def test_a_session_says_how_it_ended(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    assert not is_running(folder.path)
     with recorded(folder, "steps: 9\n", {"parameters": 3}, BEGIN) as session:
-        assert is_running(folder.path) and sessions(folder.path) == [BEGIN]
+        assert sessions(folder.path) == [BEGIN]
         session.step = 9
-    assert not is_running(folder.path)
     with recorded(folder, "steps: 9\n", {"parameters": 3}, {"from_step": 9}) as session:
         session.step, session.interrupted = 11, True
     first, second = sessions(folder.path)
@@ -78,33 +75,19 @@ with open(sys.argv[1], "a") as file:
 """
 
 
-def test_another_process_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
-    with recorded(RunFolder(tmp_path), "steps: 1\n", {}, BEGIN):
-        pass
-    (tmp_path / LOCK).write_text("")
+def test_a_run_is_running_as_long_as_a_process_holds_its_lock(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_config("")
+    assert not is_running(tmp_path)
+    with folder.lock():
+        assert is_running(tmp_path)
+    assert not is_running(tmp_path)
     command = [sys.executable, "-c", OTHER, str(tmp_path / LOCK)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"locked\n" and is_running(tmp_path)
-        with (
-            pytest.raises(UsageError, match="another process is training here: process 7 on a host"),
-            recorded(RunFolder(tmp_path), "other: 1\n", {}, BEGIN),
-        ):
+        with pytest.raises(TrainingError, match="process 7 on a host"), folder.lock():
             pytest.fail("it began")
-        assert (tmp_path / "config.yaml").read_text() == "steps: 1\n" and len(sessions(tmp_path)) == 1
         process.kill()
-    assert not is_running(tmp_path)  # the kernel lets go of the lock of the dead
-    with recorded(RunFolder(tmp_path), "", {}, BEGIN):
-        pass
-    assert [session.get("how") for session in sessions(tmp_path)] == ["finished", "finished"]
-
-
-def test_without_locks_it_trains_and_warns(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unsupported(descriptor: int, how: int) -> None:
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr(module.fcntl, "flock", unsupported)
-    with recorded(RunFolder(tmp_path), "", {}, BEGIN):
-        pass
-    assert "cannot be locked" in caplog.text and sessions(tmp_path)[0]["how"] == "finished"
+    assert (tmp_path / LOCK).exists() and not is_running(tmp_path)  # the kernel takes the lock from the dead
+    with folder.lock():
+        assert is_running(tmp_path)
