@@ -20,12 +20,13 @@ KINDS = {
     ".safetensors": "checkpoint",
     ".yaml": "config",
     ".yml": "config",
+    ".json": "plan",
 }
 THUMBNAILS = 3
 PERIOD = {True: "yes", False: "no", None: "not seen"}
 CHECKPOINT_LINES = (
-    *("loss", "best_psnr", "best_step", "fusion", "num_bins", "voxels"),
-    *("scale", "averaged", "store"),
+    *("loss", "best_psnr", "best_step", "parameters", "trainable"),
+    *("fusion", "num_bins", "voxels", "scale", "averaged", "store"),
 )
 
 
@@ -33,7 +34,7 @@ def inspect(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A .dat, .npy or .npz file, a store, a run folder, a checkpoint, a config or the name of a preset."
+            help="A .dat, .npy or .npz file, a store, a run folder, a checkpoint, a plan, a config or a preset."
         ),
     ],
     overrides: Annotated[
@@ -63,7 +64,7 @@ def inspect(
     kind = _kind_of(path)
     if overrides and kind != "config":
         raise UsageError(f"{' '.join(overrides)}: settings are of a config, and {path} is a {kind}")
-    if out and kind in ("checkpoint", "log", "config"):
+    if out and kind in ("checkpoint", "log", "config", "plan"):
         raise UsageError(f"-o {out}: there is no picture of a {kind}", "leave -o out")
     if kind == "run":
         facts = _inspect_run(path, output, out)
@@ -73,6 +74,8 @@ def inspect(
         facts = _inspect_store(path, output, out)
     elif kind == "config":
         facts = _inspect_config(path, overrides or [], output)
+    elif kind == "plan":
+        facts = _inspect_plan(path, output)
     elif kind == "array":
         facts = _inspect_array(path, output, out)
     elif kind == "log":
@@ -85,7 +88,7 @@ def inspect(
 
 
 def _kind_of(path: Path) -> str:
-    """`run`, `store`, `dat`, `array`, `log`, `checkpoint` or `config`, by what a folder holds and a file is called.
+    """`run`, `store`, `dat`, `array`, `log`, `checkpoint`, `config` or `plan`, by what it holds and is called.
 
     Raises:
         UsageError: nothing there, or nothing that can be inspected.
@@ -111,7 +114,7 @@ def _kind_of(path: Path) -> str:
     if suffix in LOG_SUFFIXES and is_log(path):
         return "log"
     raise UsageError(
-        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy or .npz, a checkpoint, a config, a store and a run"
+        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy, .npz, a checkpoint, a config, a plan, a store, a run"
     )
 
 
@@ -319,6 +322,16 @@ def _inspect_config(path: Path, overrides: list[str], output: Output) -> dict[st
         of = f"of {facts['store']}" if facts["store"] else "assumed, as there is no store to ask"
         output.say(f"voxel grids: {facts['num_bins']} bins {of}")
     return facts
+
+
+def _inspect_plan(path: Path, output: Output) -> dict[str, Any]:
+    from cli.plan import show_plan
+    from model.training.plan import read_plan
+
+    plan = read_plan(path)
+    output.say(f"{path}: planned {plan.made} for {plan.store.path}")
+    show_plan(output, plan)
+    return plan.to_json()
 
 
 def _fact_table(output: Output, title: str, facts: dict[str, Any], keys: tuple[str, ...]) -> None:

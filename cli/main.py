@@ -13,10 +13,12 @@ from rich.text import Text
 from cli import (
     align,
     demo,
+    doctor,
     evaluate,
     finalise,
     ingest,
     inspect,
+    plan,
     preview,
     repair,
     simulate,
@@ -46,6 +48,8 @@ for command in (demo.demo, simulate.simulate, ingest.ingest, align.align, voxeli
 for command in (train.train, evaluate.evaluate, inspect.inspect, preview.preview):
     app.command()(command)
 for command in (finalise.finalise, verify.verify, repair.repair):
+    app.command()(command)
+for command in (plan.plan, doctor.doctor):
     app.command()(command)
 
 

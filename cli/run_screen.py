@@ -85,7 +85,9 @@ def _figures(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _origin(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     if facts["parameters"]:
-        lines.append(f"network: {counted(facts['parameters'], 'parameter')}")
+        learning = facts["trainable"]
+        fewer = f", of which {learning} learn" if learning not in (None, facts["parameters"]) else ""
+        lines.append(f"network: {counted(facts['parameters'], 'parameter')}{fewer}")
     if facts["store"]:
         now = {
             "same": "as it was learnt from",

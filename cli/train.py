@@ -1,6 +1,7 @@
 """`spk train`: a network, from a store and a config."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def train(
     config: Annotated[
-        Path, typer.Argument(help="A YAML file, or the name of a shipped preset: tiny, base, rgb_only …")
+        Path, typer.Argument(help="A YAML file, a plan.json, or the name of a shipped preset: tiny, base, …")
     ],
     overrides: Annotated[
         list[str] | None,
@@ -30,6 +31,10 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read clips; the config's by default.")
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Show where the time of steps 6 to 10 goes, and write RUN/profile."),
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -46,16 +51,15 @@ def train(
 
     from model.train import train as run_training
 
+    train_it = partial(run_training, settings, run, resume=resume, profile=profile)
     if output.is_watched:
         from cli.train_display import TrainDisplay
 
         display = TrainDisplay(str(run), settings.steps)
         with output.live(display):
-            report = run_training(
-                settings, run, resume=resume, progress=display.progress, listeners=[display]
-            )
+            report = train_it(progress=display.progress, listeners=[display])
     else:
-        report = run_training(settings, run, resume=resume)
+        report = train_it()
     quality = "" if report.val_psnr is None else f", validation {report.val_psnr:.2f} dB"
     output.result(report.to_json())
     if report.interrupted:
@@ -68,6 +72,10 @@ def train(
 
 def _read_settings(name: Path, overrides: list[str]) -> "TrainConfig":
     path = config_path(name)
+    if path.suffix == ".json":
+        from model.training.plan import settings_of
+
+        return settings_of(path, overrides)
 
     from model.training.config import TrainConfig
     from pipeline.config import load_config
@@ -89,8 +97,9 @@ def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: boo
     plan = plan_training(settings, run, resume=resume)
     size = human_bytes(plan.checkpoint_bytes)
     output.say(f"would train {run} from step {plan.step} to {plan.steps}")
+    learning = f" of which {plan.trainable} learn," if plan.trainable < plan.parameters else ""
     output.say(
-        f"{counted(plan.clips, 'clip')} to learn from, {counted(plan.parameters, 'parameter')},"
+        f"{counted(plan.clips, 'clip')} to learn from, {counted(plan.parameters, 'parameter')},{learning}"
         f" batches of {settings.batch_size}; checkpoints of about {size}, up to {settings.keep_checkpoints + 2}"
     )
     if plan.checkpoint_stages:

@@ -13,7 +13,8 @@ from rich.text import Text
 from cli.console import printable
 from cli.sparkline import levels_for, sparkline
 from model.training.events import Listener, StepMetrics, Validation
-from model.training.runlog import SLOW_DATA, duration
+from model.training.hints import SLOW_DATA
+from model.training.runlog import duration
 
 REMEMBERED = 2000
 """Values of a curve; those before are forgotten."""

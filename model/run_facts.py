@@ -68,6 +68,7 @@ def run_facts(run: Path) -> dict[str, Any]:
         "best_psnr": best.get("val_psnr"),
         "best_step": best.get("step"),
         "parameters": about.get("parameters"),
+        "trainable": about.get("trainable"),
         "device": sessions[-1].get("device") if sessions else None,
         "sessions": len(sessions),
         "started": sessions[0].get("started") if sessions else None,
@@ -94,6 +95,7 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
         CheckpointError: not a checkpoint, or a damaged one.
     """
     info = read_info(path)
+    size = info.header.get("parameters", {})
     return {
         "kind": "checkpoint",
         "bytes": path.stat().st_size,
@@ -102,6 +104,8 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
         "loss": info.header.get("loss"),
         "best_psnr": (info.best or {}).get("val_psnr"),
         "best_step": (info.best or {}).get("step"),
+        "parameters": size.get("total"),
+        "trainable": size.get("trainable"),
         "fusion": info.config.get("network", {}).get("fusion"),
         "num_bins": info.num_bins,
         "scale": info.scale,

@@ -13,6 +13,7 @@ import torch
 from model.checkpoint import CheckpointInfo
 from model.checkpoint_file import load_tensors
 from model.cost import Recomputation, clip_size, plan_recomputation
+from model.lora import adapt, trainable
 from model.losses import CombinedLoss
 from model.network import build_network
 from model.normalize import VoxelNormalizer
@@ -20,11 +21,14 @@ from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
+from model.training.feed import feed
+from model.training.hints import Hints, reading_of
 from model.training.layer_watch import LayerWatch
 from model.training.learner import Learner
 from model.training.metrics_file import MetricsFile
 from model.training.optim import learning_rates, paces_of
 from model.training.phases import phase_batches, phases_of, seen_after, sources_of
+from model.training.profiling import ProfileReport, StepProfiler
 from model.training.progress_picture import ProgressPicture
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
@@ -38,6 +42,7 @@ from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource
 from pipeline.config import to_plain
+from pipeline.reader_times import ReaderTimes
 from pipeline.reports import Progress, no_progress
 from pipeline.stats import Normalization
 from pipeline.store import Store, open_store
@@ -56,6 +61,7 @@ class TrainReport:
         val_psnr: in dB, of `checkpoint`; None without validation.
         checkpoint: the best one; without validation the last one.
         interrupted: whether a signal ended it before its last step.
+        profile: where the time of its steps went, where that was asked for and there were enough of them.
     """
 
     run: Path
@@ -64,6 +70,7 @@ class TrainReport:
     val_psnr: float | None
     checkpoint: Path
     interrupted: bool
+    profile: ProfileReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The stable `--json` object."""
@@ -73,6 +80,7 @@ class TrainReport:
             "loss": self.loss,
             "val_psnr": self.val_psnr,
             "checkpoint": str(self.checkpoint),
+            **({"profile": self.profile.to_json()} if self.profile else {}),
         }
 
 
@@ -82,6 +90,7 @@ def train(
     *,
     resume: bool = False,
     stop_at: int | None = None,
+    profile: bool = False,
     progress: Progress = no_progress,
     listeners: Sequence[Listener] = (),
 ) -> TrainReport:
@@ -91,6 +100,7 @@ def train(
         run: the folder to write; new or empty unless `resume`.
         resume: go on from its last good checkpoint.
         stop_at: leave after this step as if interrupted.
+        profile: look at where the time of some steps goes, and write that to RUN/profile.
         progress: told of every step.
         listeners: told what happens, in the main process.
 
@@ -136,32 +146,47 @@ def train(
             session = Session(first)
             stack.enter_context(errors_only())
         validator = _validator(config, store, source, learner)
+        times = ReaderTimes()
         # Every process: where parameters are sharded, a norm takes all of them.
         learner.watch = LayerWatch(learner.network, learner.optimizer, config.histogram_every)
         if place.is_main:
-            listeners = [*_listeners(stack, config, run, source, validator, learner, first), *listeners]
+            ours = _listeners(stack, config, run, store, source, validator, learner, first, times)
+            listeners = [*ours, *listeners]
+        schedule = _schedule(config, stop_at)
+        profiler = (
+            stack.enter_context(StepProfiler(learner, run / "profile", schedule.last - first))
+            if profile and place.is_main
+            else None
+        )
         trainer = Trainer(
             learner,
-            _schedule(config, stop_at),
-            save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
+            schedule,
+            save=_saver(
+                folder,
+                learner,
+                checkpoint_header(config, store, source, normalization, identity, learner.network),
+            ),
             validate=validator if config.validate_every and validator.windows else None,
             listeners=listeners,
             progress=_both(progress, session),
+            before_step=profiler.before_step if profiler else None,
             seen=partial(seen_after, phases, sources, config.optim.accumulate * place.world),
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        clips = phase_batches(
+        read = partial(
+            phase_batches,
             phases,
             sources,
             place,
             seed=config.seed,
             start_step=first,
-            workers=config.workers,
             accumulate=config.optim.accumulate,
+            workers=config.workers,
+            times=times,
         )
-        with contextlib.closing(clips):  # its threads end with it
-            fit = trainer.fit(clips, stop, start=first)
+        with contextlib.closing(feed(place.device, read)) as clips:  # its threads end with it
+            fit = trainer.fit(profiler.watch(clips) if profiler else clips, stop, start=first)
         session.interrupted = fit.interrupted
     return TrainReport(
         run=run,
@@ -170,6 +195,7 @@ def train(
         val_psnr=trainer.best.val_psnr if trainer.best else None,
         checkpoint=folder.checkpoints.best if trainer.best else folder.checkpoints.last,
         interrupted=fit.interrupted,
+        profile=profiler.report if profiler else None,
     )
 
 
@@ -186,6 +212,7 @@ def _learner(
     stages = recomputation.stages if recomputation else config.network.checkpoint_stages
     network = build_network(replace(config.network, checkpoint_stages=stages), source.num_bins)
     parent = initialise(network, config.init) if config.init and not start else None
+    adapt(network, config.lora)
     if parent and not parent.took_branch:
         parent = replace(parent, difference=check_import(network, config.init))
     takes_voxels = config.network.fusion != "none"
@@ -247,10 +274,12 @@ def _listeners(
     stack: contextlib.ExitStack,
     config: TrainConfig,
     run: Path,
+    store: Store,
     source: ClipSource,
     validator: Validator,
     learner: Learner,
     first: int,
+    times: ReaderTimes,
 ) -> list[Listener]:
     metrics = MetricsFile(run / "metrics.jsonl", first)
     text, rates = dump_yaml(to_plain(config)), partial(learning_rates, learner.optimizer)
@@ -259,7 +288,15 @@ def _listeners(
     for opened in (picture, metrics, board):
         stack.enter_context(contextlib.closing(opened))
     learner.watch.show = board.show_layers
-    listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]
+    step_clips = config.batch_size * config.optim.accumulate * learner.place.world
+    hints = Hints(
+        reading_of(store, config.voxels or "", workers=config.workers, epoch_steps=len(source) // step_clips),
+        times,
+        start=first,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+    listeners: list[Listener] = [LogLines(), hints, metrics, board, FailedBatches(run)]
     if config.sample_every:
         clips = examples(validator, source, config.sample_clips, config.seed)
         listeners.append(SamplePictures(run / "samples", clips, learner.restore, board.show))
@@ -286,6 +323,7 @@ def _announce(
     logger.info("network of %.2f M parameters, %d clips to learn from", parameters / 1e6, len(source))
     for line in [
         *(str(parent).splitlines() if parent else []),
+        *([f"LoRA of rank {config.lora.rank}: {trainable(learner.network)}"] if config.lora.rank else []),
         *([str(recomputation)] if recomputation else []),
         in_words(config.optim, config.steps),
         *map(str, paces_of(learner.optimizer.param_groups)),

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model.lora import LoraConfig
 from model.losses import LossConfig
 from model.network import NetworkConfig
 from model.parallel import ParallelConfig
@@ -73,6 +74,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     clip: ClipConfig = field(default_factory=ClipConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -97,3 +99,5 @@ class TrainConfig:
                 f"optim.rgb_freeze_steps {self.optim.rgb_freeze_steps} lets a spike branch settle in trained weights: "
                 "it needs init and network.fusion"
             )
+        if self.lora.rank and self.init is None:
+            raise ValueError(f"lora.rank {self.lora.rank} updates trained weights: init must say which")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from model.cost import clip_size, plan_recomputation
+from model.lora import adapt, trainable
 from model.losses import CombinedLoss
 from model.network import build_network
 from model.parallel import Parallel, parallel
@@ -25,7 +26,7 @@ _ADAM_COPIES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainPlan:
+class DryRun:
     """A run that could begin.
 
     Attributes:
@@ -33,6 +34,7 @@ class TrainPlan:
         step, steps: where it would begin and end.
         clips: clips to learn from.
         parameters: of the network.
+        trainable: those of them that would learn.
         checkpoint_bytes: about how large each checkpoint would be.
         checkpoint_stages: stages whose activations would be recomputed.
         learning_rate: turning points of its schedule.
@@ -45,6 +47,7 @@ class TrainPlan:
     steps: int
     clips: int
     parameters: int
+    trainable: int
     checkpoint_bytes: int
     checkpoint_stages: tuple[int, ...]
     learning_rate: tuple[TurningPoint, ...]
@@ -52,7 +55,7 @@ class TrainPlan:
     phases: tuple[Phase, ...]
 
 
-def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> TrainPlan:
+def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> DryRun:
     """Check what `train` would check of folder, store and settings before its first step, and write nothing.
 
     Raises:
@@ -73,15 +76,17 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
         network = build_network(config.network, source.num_bins)
     if weighted:
         initialise(network, config.init)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    copies = 1 + _ADAM_COPIES + bool(config.optim.ema_decay)
-    return TrainPlan(
+    adapt(network, config.lora)
+    size = trainable(network)
+    copies = _ADAM_COPIES + bool(config.optim.ema_decay)
+    return DryRun(
         run=run,
         step=start.step if start else 0,
         steps=config.steps,
         clips=len(source),
-        parameters=parameters,
-        checkpoint_bytes=4 * copies * parameters,
+        parameters=size.total,
+        trainable=size.parameters,
+        checkpoint_bytes=4 * (size.total + copies * size.parameters),
         checkpoint_stages=_recomputed(config, source),
         learning_rate=tuple(turning_points(config.optim, config.steps)),
         paces=paces_of(parameter_groups(network, config.optim)),

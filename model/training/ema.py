@@ -13,15 +13,19 @@ class WeightAverage:
     and a short run has a useful one.
 
     Args:
-        network: what to average; copied with its buffers, which are not averaged.
+        network: what to average; copied with its buffers, which are not averaged. Parameters that do not learn
+            (without `requires_grad`) are shared with the copy instead.
         decay: of the average, in (0, 1).
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        shared = {
+            id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad
+        }
+        self._theirs = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.network = copy.deepcopy(network, shared).requires_grad_(False).eval()
         self.decay = decay
-        self._ours = list(self.network.parameters())
-        self._theirs = list(network.parameters())
+        self._ours = [parameter for parameter in self.network.parameters() if id(parameter) not in shared]
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -51,6 +51,8 @@ class StepMetrics:
         memory_bytes: most memory allocated on the device; of the process, on a CPU.
         eta_s: seconds left at this rate.
         epoch: how many times every clip was seen.
+        validation_share, saving_share: parts of all the time of this session that went to validation (with pictures),
+            and to writing checkpoints.
     """
 
     step: int
@@ -67,6 +69,8 @@ class StepMetrics:
     eta_s: float
     samples_per_s: float = 0.0
     epoch: float = 0.0
+    validation_share: float = 0.0
+    saving_share: float = 0.0
 
 
 class Listener(Protocol):

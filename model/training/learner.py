@@ -1,5 +1,6 @@
 """One optimisation step, and all the state that it changes."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +49,8 @@ class Learner:
     A step waits for the device once, at its end, and until then only queues work for it.
 
     Args:
-        network: on its device; called as network(blurry, voxels).
+        network: on its device; called as network(blurry, voxels). Parameters without `requires_grad` stay as they
+            are: for them no gradient, no moments and no average is kept.
         loss: on the same device.
         normalizer: for the voxels, on the same device; None for a network that takes no voxels.
         config: optimizer and schedule.
@@ -58,6 +60,7 @@ class Learner:
 
     Attributes:
         watch: looks at the gradients and updates of some steps, if set.
+        phase: gives the context in which each phase of a step is done, by its name, for a profile.
     """
 
     def __init__(
@@ -78,11 +81,13 @@ class Learner:
         self.place = place
         self.steps = steps
         self.seed = seed
+        self.phase: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
         self.optimizer = build_optimizer(network, config)
         self.scaler = place.scaler()
         self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
         self.watch: LayerWatch | None = None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._forward: Callable[..., Tensor] | None = None
         self._frozen: tuple[bool, ...] = ()
 
@@ -117,22 +122,24 @@ class Learner:
         with self.place.accumulating(forward):
             terms = [self._backward(forward, sample, len(batches)) for sample in early]
         terms.append(self._backward(forward, last, len(batches)))
-        self.scaler.unscale_(self.optimizer)
-        if self.watch:
-            self.watch.before_clipping(step)
-        norm = self._clip()
-        shared = self._agree(terms, stop())
-        finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
-        self._update(finite)
-        if self.watch:
-            self.watch.after_update(step)
+        with self.phase("optimizer"):
+            self.scaler.unscale_(self.optimizer)
+            if self.watch:
+                self.watch.before_clipping(step)
+            norm = self._clip()
+            shared = self._agree(terms, stop())
+            finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
+            self._update(finite)
+            if self.watch:
+                self.watch.after_update(step)
         verdict = (norm, finite, self.scaler.scale(torch.ones_like(norm)))
         # The one wait for the device, when the change of the weights is already queued behind the gradients.
         loss, pixels, looks, stops, grad_norm, applied, scale = torch.cat(
             [shared, torch.stack([value.to(shared) for value in verdict])]
         ).tolist()
         if applied and self.average:
-            self.average.update(step)
+            with self.phase("average"):
+                self.average.update(step)
         overflow = not applied and self.scaler.is_enabled() and loss < float("inf") and scale > 1
         lr = learning_rate(step, self.config, self.steps)
         return StepResult(loss, pixels, looks, grad_norm, lr, bool(applied), overflow, stops > 0)
@@ -141,11 +148,10 @@ class Learner:
         """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`."""
         state = {f"model.{name}": value for name, value in self.network.state_dict().items()}
         if self.average:
-            state |= {
-                f"ema.{name}": value.detach() for name, value in self.average.network.named_parameters()
-            }
+            averaged = dict(self.average.network.named_parameters())
+            state |= {f"ema.{name}": averaged[name].detach() for name in self._learning}
         steps = []
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self._learning.items():
             moments = self.optimizer.state.get(parameter, {})
             steps.append(float(moments.get("step", 0.0)))
             state |= {f"optimizer.{key}.{name}": moments[key] for key in _MOMENTS if key in moments}
@@ -173,7 +179,7 @@ class Learner:
 
     def _load_moments(self, tensors: Mapping[str, Tensor]) -> None:
         steps = tensors["optimizer.steps"]
-        for (name, parameter), step in zip(self.network.named_parameters(), steps, strict=True):
+        for (name, parameter), step in zip(self._learning.items(), steps, strict=True):
             if step == 0:
                 continue
             moments = {key: tensors[f"optimizer.{key}.{name}"].to(parameter.device) for key in _MOMENTS}
@@ -195,7 +201,7 @@ class Learner:
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def _to_device(self, sample: Sample) -> Sample:
-        if self.place.device.type == "cpu":
+        if sample.blurry.device.type == self.place.device.type:
             return sample
         return Sample(*(part.pin_memory().to(self.place.device, non_blocking=True) for part in sample))
 
@@ -203,12 +209,15 @@ class Learner:
         return to_unit(sample.blurry), self.normalizer(sample.voxels) if self.normalizer else None
 
     def _backward(self, forward: Callable[..., Tensor], sample: Sample, count: int) -> LossTerms:
-        sample = self._to_device(sample)
-        with self.place.autocast():
-            restored = forward(*self._inputs(sample))
-        # In float32: what is left to learn is a small difference of large values.
-        terms = self.loss(restored, to_unit(sample.sharp))
-        self.scaler.scale(terms.total / count).backward()
+        with self.phase("transfer"):
+            sample = self._to_device(sample)
+        with self.phase("forward"):
+            with self.place.autocast():
+                restored = forward(*self._inputs(sample))
+            # In float32: what is left to learn is a small difference of large values.
+            terms = self.loss(restored, to_unit(sample.sharp))
+        with self.phase("backward"):
+            self.scaler.scale(terms.total / count).backward()
         return LossTerms(*(term.detach() / count for term in terms))
 
     def _clip(self) -> Tensor:

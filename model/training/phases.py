@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from model.parallel import Parallel
 from model.training.config import PhaseConfig, TrainConfig
 from model.training.events import Seen
-from pipeline.clips import ClipConfig, ClipSource, Sample, batch_numbers, read_ahead
+from pipeline.clips import ClipConfig, ClipSource, batch_numbers, read_ahead
 from pipeline.errors import SpkError
 from pipeline.store import Store
 
@@ -78,15 +79,16 @@ def phase_batches(
     *,
     seed: int,
     start_step: int,
-    workers: int,
     accumulate: int = 1,
-) -> Generator[Sample, None, None]:
+    **reading: Any,
+) -> Generator[Any, None, None]:
     """The batches of this process from `start_step` to the end of the last phase, read ahead across their borders.
 
     Args:
         phases: from step 0 on.
         sources: of the phases.
-        workers, accumulate: as in `pipeline.clips.batches`.
+        accumulate: as in `pipeline.clips.batches`.
+        reading: `workers`, `pinned`, `deliver` and `times` of `pipeline.clips.read_ahead`.
     """
 
     def wanted() -> Iterator[tuple[ClipSource, range]]:
@@ -103,7 +105,7 @@ def phase_batches(
             yield from zip(itertools.repeat(source), numbers)
             first += (phase.stop - phase.start) * phase.batch_size * accumulate * place.world
 
-    return read_ahead(wanted(), seed=seed, workers=workers)
+    return read_ahead(wanted(), seed=seed, accumulate=accumulate, **reading)
 
 
 def seen_after(phases: Sequence[Phase], sources: Sequence[ClipSource], batches: int, steps: int) -> Seen:

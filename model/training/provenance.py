@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from model.checkpoint import versions
+from model.lora import trainable
 from model.parallel import Parallel
 from model.training.config import TrainConfig
 from pipeline.clips import ClipSource
@@ -37,11 +38,14 @@ def checkpoint_header(
     source: ClipSource,
     normalization: Normalization,
     identity: Mapping[str, Any],
+    network: nn.Module,
 ) -> dict[str, Any]:
     """What every checkpoint of a run says, whatever its step; see `CheckpointInfo`."""
+    size = trainable(network)
     return {
         "config": to_plain(config),
         "identity": identity,
+        "parameters": {"total": size.total, "trainable": size.parameters},
         "num_bins": source.num_bins,
         "scale": source.scale,
         "voxels": config.voxels,
@@ -54,8 +58,10 @@ def checkpoint_header(
 
 def run_facts(config: TrainConfig, store: Store, network: nn.Module) -> dict[str, Any]:
     """What is true of a run from its first session to its last."""
+    size = trainable(network)
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": size.total,
+        "trainable": size.parameters,
         "store": {"path": store.place, "name": store.name, "fingerprint": store.fingerprint},
         "parent": str(config.init) if config.init else None,
     }

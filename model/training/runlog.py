@@ -18,8 +18,6 @@ _LOGGERS = ("model", "pipeline")
 
 ROUTINE = {"routine": True}
 """Marks, as `extra` of a log record, what a display that shows the newest step need not repeat."""
-SLOW_DATA = 0.2
-"""Share of the time spent waiting for clips from which a hint is given."""
 
 
 @contextlib.contextmanager
@@ -62,22 +60,11 @@ def _our_loggers() -> Iterator[list[logging.Logger]]:
 
 
 class LogLines(Listener):
-    """Logs a line a step, and a hint when the clips come too slowly."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._hinted = False
+    """Logs a line a step."""
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Log the line."""
         logger.info("%s", log_line(metrics), extra=ROUTINE)
-        if metrics.data_share > SLOW_DATA and not self._hinted:
-            self._hinted = True
-            logger.info(
-                "%.0f %% of the time is spent waiting for clips: try workers=%d, or a store on a faster disk",
-                100 * metrics.data_share,
-                2 * max(self.workers, 1),
-            )
 
     def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
         """Log the result."""
@@ -96,7 +83,7 @@ class FailedBatches(Listener):
     def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
         """Write them."""
         tensors = {
-            f"{i}.{name}": part.clone(memory_format=torch.contiguous_format)
+            f"{i}.{name}": part.cpu().clone(memory_format=torch.contiguous_format)
             for i, sample in enumerate(batches)
             for name, part in zip(Sample._fields, sample, strict=True)
         }

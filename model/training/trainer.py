@@ -39,6 +39,11 @@ class Schedule:
     stop_at: int | None = None
     max_skipped: int = 10
 
+    @property
+    def last(self) -> int:
+        """The step after which to leave."""
+        return self.steps if self.stop_at is None else min(self.steps, self.stop_at)
+
     def due(self, step: int, every: int) -> bool:
         """Whether something done every so many steps is done after `step` of them."""
         return every > 0 and (step % every == 0 or step == self.steps)
@@ -62,6 +67,7 @@ class Trainer:
         save: writes a checkpoint of the learner; called in the main process only.
         listeners: told what happens.
         progress: told of every step.
+        before_step: called before each step, with the steps done; what it takes does not count as theirs.
         seen: what was learnt from in that many steps.
     """
 
@@ -74,6 +80,7 @@ class Trainer:
         validate: Callable[[nn.Module], Validation] | None = None,
         listeners: Sequence[Listener] = (),
         progress: Progress = no_progress,
+        before_step: Callable[[int], None] | None = None,
         seen: Callable[[int], Seen] = lambda steps: Seen(steps, math.nan),
     ) -> None:
         self.learner = learner
@@ -82,6 +89,7 @@ class Trainer:
         self.validate = validate
         self.listeners = listeners if learner.place.is_main else ()
         self.progress = progress if learner.place.is_main else no_progress
+        self.before_step = before_step
         self.seen = seen
         self.best: Best | None = None
         self.skipped = 0
@@ -91,7 +99,7 @@ class Trainer:
         """Do the steps from `start` on, until the schedule, a signal or a failure ends them.
 
         Args:
-            batches: uint8 batches on the CPU, `schedule.accumulate` for each step, beginning with step `start`.
+            batches: uint8 batches on any device, `schedule.accumulate` for each step, beginning with step `start`.
             stop: asked in every step.
 
         Raises:
@@ -100,6 +108,9 @@ class Trainer:
         schedule, step, result = self.schedule, start, None
         pace = Pace()
         while step < schedule.steps:
+            if self.before_step:
+                with pace.paused():
+                    self.before_step(step)
             with pace.waiting():
                 clips = [_next(batches, step) for _ in range(schedule.accumulate)]
             result = self._step(step, clips, stop)
@@ -108,10 +119,11 @@ class Trainer:
             self.progress(step, schedule.steps, f"loss {result.loss:.4f}")
             if schedule.due(step, schedule.log_every):
                 self._log(step, result, pace)
-            with pace.paused():
+            with pace.paused("validation"):
                 is_best = self._look(step)
-                ending = step == schedule.steps or self._is_asked(step, result, stop)
-                if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+            ending = step == schedule.steps or self._is_asked(step, result, stop)
+            if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+                with pace.paused("saving"):
                     self._save(Milestone(step, result.loss, self.best, is_best), final=ending)
             if ending and step < schedule.steps:
                 logger.warning("stopped after step %d of %d; go on with --resume", step, schedule.steps)
@@ -166,6 +178,8 @@ class Trainer:
             eta_s=(self.schedule.steps - step) / steps_per_s,
             samples_per_s=steps_per_s * (self.seen(step).clips - self.seen(step - 1).clips),
             epoch=self.seen(step).epochs,
+            validation_share=pace.pause_share("validation"),
+            saving_share=pace.pause_share("saving"),
         )
         for listener in self.listeners:
             listener.on_step(metrics)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.console import Output, counted, human_bytes, printable
+from cli.console import Output, counted, human_bytes, human_time, printable
 from pipeline.reports import Quarantined, no_progress
 
 
@@ -193,3 +193,18 @@ def test_another_log_hears_the_message_as_it_is() -> None:
     logging.getLogger("pipeline.x").warning("%s\x1b", 3)
     logging.getLogger("pipeline").removeHandler(handler)
     assert heard[0].getMessage() == "3\x1b" and heard[0].args == (3,)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.1234, "0.123 s"),
+        (99, "99 s"),
+        (150, "2 min"),
+        (5400, "90 min"),
+        (9000, "2 h 30 min"),
+        (5e5, "5 d 19 h"),
+    ],
+)
+def test_times_are_readable(seconds: float, text: str) -> None:
+    assert human_time(seconds) == text

@@ -52,6 +52,7 @@ def test_tells_what_a_checkpoint_is(trained: Path, spk) -> None:
     path = trained / "checkpoints" / "best.safetensors"
     facts = spk("inspect", path, "--json").json
     assert (facts["kind"], facts["num_bins"], facts["voxels"]) == ("checkpoint", 4, "k4")
+    assert facts["trainable"] == facts["parameters"] > 0
     assert "cross_attention" in spk("inspect", path).out
 
 

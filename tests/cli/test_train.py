@@ -29,6 +29,18 @@ def test_a_dry_run_says_what_would_be_done(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_of_fine_tuning_says_how_much_would_learn(
+    store: Path, tmp_path: Path, small_training: list[str], trained: Path, spk
+) -> None:
+    start = f"init={trained / 'checkpoints' / 'last.safetensors'}"
+    command = ("train", "tiny", *small_training, f"store={store}", start, "-o", tmp_path / "run", "--dry-run")
+    plan = spk(*command, "lora.rank=1", "--json").json
+    assert plan["trainable"] < spk(*command, "--json").json["trainable"] < plan["parameters"]
+    assert f"of which {plan['trainable']} learn" in spk(*command, "lora.rank=1").out
+    ran = spk(*command, "lora.rank=1", "lora.layers=[qkw]")
+    ran.assert_fails(2, "lora.layers: 'qkw'", "kinds are qkv, proj")
+
+
 def test_a_dry_run_tells_the_learning_rate_and_the_phases(
     store: Path, tmp_path: Path, small_training: list[str], spk
 ) -> None:
@@ -165,3 +177,16 @@ def test_on_a_terminal_it_is_live_and_ctrl_c_leaves_it_sane(
     }
     assert "go on with: spk train" in plain.replace("\r\n", " ")
     assert 'how": "interrupted"' in (tmp_path / "run" / "run.json").read_text()
+
+
+def test_a_profile_is_shown_and_left_in_the_run(
+    store: Path, tmp_path: Path, small_training: list[str], spk
+) -> None:
+    run = tmp_path / "run"
+    few = ["steps=6", "validate_every=0", "checkpoint_every=0", "sample_every=0"]
+    ran = spk("train", "tiny", *small_training, *few, f"store={store}", "-o", run, "--profile", "--json")
+    profile = ran.json["profile"]
+    assert profile["trace"] == str(run / "profile" / "trace.json.gz") and profile["steps"] == 1
+    assert (run / "profile" / "table.txt").read_text().startswith("profile of 1 steps of")
+    assert "data wait" in ran.err and "stage1" in ran.err
+    assert "data wait" in (run / "log.txt").read_text()

@@ -33,6 +33,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.rgb, self.spynet = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+        self.spynet.bias.requires_grad_(False)
         self.poisoned = False
 
     def forward(self, blurry, voxels):

@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Path:
         {"started": f"2026-01-0{day}T00:00:00+00:00", "from_step": step, "device": device}
         for day, step, device in ((1, 0, "cpu"), (2, 4, "H200"))
     ]
-    about = {"parameters": 1234, "store": STORE, "parent": None, "sessions": sessions}
+    about = {"parameters": 1234, "trainable": 1000, "store": STORE, "parent": None, "sessions": sessions}
     (tmp_path / "run.json").write_text(json.dumps(about))
     (tmp_path / "config.yaml").write_text("steps: 10\nstore: S\n")
     lines = [
@@ -43,6 +43,7 @@ def save(run: Path, step: int, *, best: bool) -> None:
         "step": step,
         "config": {"steps": 10, "network": {"fusion": "none"}},
         "num_bins": 4,
+        "parameters": {"total": 1234, "trainable": 1000},
         "best": {"step": 4, "val_psnr": 20.0},
         "store": {"path": "S", "fingerprint": "f" * 64},
         "loss": 0.125,
@@ -63,6 +64,7 @@ def test_tells_progress_quality_size_and_origin(run: Path) -> None:
         "best_psnr": 20.0,
         "best_step": 4,
         "parameters": 1234,
+        "trainable": 1000,
         "device": "H200",
         "sessions": 2,
         "started": "2026-01-01T00:00:00+00:00",
@@ -209,6 +211,8 @@ def test_tells_what_a_checkpoint_says(run: Path) -> None:
         "loss": 0.125,
         "best_psnr": 20.0,
         "best_step": 4,
+        "parameters": 1234,
+        "trainable": 1000,
     }
     expected |= {"fusion": "none", "num_bins": 4, "scale": 1, "voxels": None, "averaged": True, "store": "S"}
     assert {key: facts[key] for key in expected} == expected

@@ -77,3 +77,14 @@ def test_a_written_config_reads_back_as_the_same(name: str, tmp_path: Path) -> N
 def test_a_config_without_a_store_says_so() -> None:
     with pytest.raises(ConfigError, match="store: missing"):
         load_config(TrainConfig, CONFIGS / "tiny.yaml")
+
+
+def test_low_rank_updates_need_weights_to_start_from() -> None:
+    with pytest.raises(ConfigError, match=r"lora\.rank 4 .* init"):
+        load_config(TrainConfig, CONFIGS / "tiny.yaml", ["store=s", "lora.rank=4"])
+    found = load_config(
+        TrainConfig, CONFIGS / "tiny.yaml", ["store=s", "lora.rank=4", "init=x", "lora.layers=[mlp]"]
+    )
+    assert found.lora.layers == ("mlp",) and found.lora.scale == 4.0
+    with pytest.raises(ConfigError, match=r"lora\.ranks: unknown key .*'rank'"):
+        load_config(TrainConfig, CONFIGS / "tiny.yaml", ["store=s", "lora.ranks=4"])

@@ -78,12 +78,13 @@ def test_what_decides_the_weights_is_part_of_it(changed, named):
 
 
 def test_a_checkpoint_tells_all_that_using_it_takes(tmp_path):
-    header = checkpoint_header(CONFIG, STORE, SOURCE, NORMALIZATION, identity())
+    header = checkpoint_header(CONFIG, STORE, SOURCE, NORMALIZATION, identity(), nn.Linear(2, 3))
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, {"model.weight": torch.zeros(2)}, {**header, "step": 7, "loss": 0.5, "best": None})
     info = read_info(path)
     assert (info.step, info.num_bins, info.scale, info.voxels) == (7, 8, 2, "k8")
     assert info.normalization == NORMALIZATION
+    assert info.header["parameters"] == {"total": 9, "trainable": 9}
     assert info.store == {"path": "data/store", "fingerprint": "f00d"}
     assert build(TrainConfig, info.config, "header") == CONFIG
     assert info.header["identity"] == identity() and info.header["rng"]["seed"] == 3
@@ -92,9 +93,11 @@ def test_a_checkpoint_tells_all_that_using_it_takes(tmp_path):
 
 def test_a_run_tells_its_size_and_where_it_comes_from():
     network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1, bias=False))  # 6 + 2, and 2
+    network[1].requires_grad_(False)
     facts = run_facts(CONFIG, STORE, network)
     assert facts == {
         "parameters": 10,
+        "trainable": 8,
         "store": {"path": "data/store", "name": "made", "fingerprint": "f00d"},
         "parent": None,
     }

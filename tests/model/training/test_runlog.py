@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from model.training.events import StepMetrics
 from model.training.runlog import (
     FailedBatches,
-    LogLines,
     duration,
     errors_only,
     log_file,
@@ -46,15 +45,6 @@ def test_a_step_in_one_line() -> None:
 )
 def test_durations_by_their_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_hints_once_when_clips_are_slow(caplog: pytest.LogCaptureFixture) -> None:
-    lines = LogLines(workers=2)
-    with caplog.at_level(logging.INFO):
-        for share in (0.2, 0.5, 0.6):
-            lines.on_step(replace(METRICS, data_share=share))
-    assert caplog.text.count("waiting for clips") == 1
-    assert "50 % of the time" in caplog.text and "workers=4" in caplog.text
 
 
 def test_log_file_keeps_what_is_said_inside_and_puts_levels_back(tmp_path: Path) -> None:

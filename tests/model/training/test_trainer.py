@@ -1,4 +1,5 @@
 import logging
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -109,6 +110,17 @@ def test_clips_a_second_and_epochs_count_the_clips_of_all_processes() -> None:
     run.trainer.fit(clips(), StopRequest())
     (metrics,) = run.heard.steps
     assert metrics.epoch == 1.5 and metrics.samples_per_s == 8 * metrics.steps_per_s
+
+
+def test_is_told_before_each_step_and_tells_where_its_time_went() -> None:
+    run = Run(FakeLearner(), Schedule(steps=6, log_every=3, validate_every=2), [30.0, 31.0, 32.0])
+    before: list[int] = []
+    run.trainer.before_step = before.append
+    run.trainer.save = lambda milestone: time.sleep(0.02)
+    run.trainer.fit(clips(), StopRequest(), start=1)
+    assert before == [1, 2, 3, 4, 5]
+    assert [metrics.saving_share > 0.5 for metrics in run.heard.steps] == [True, True]
+    assert all(0 <= metrics.validation_share < 0.5 for metrics in run.heard.steps)
 
 
 def test_without_validation_there_is_no_best() -> None:
