@@ -79,6 +79,7 @@ class Planning:
             Demand(
                 needs=self.known.needs,
                 parameters=self.known.parameters,
+                trainable=self.known.trainable,
                 averaged=bool(config.optim.ema_decay),
                 idle_bytes=self.known.idle_bytes,
             ),
