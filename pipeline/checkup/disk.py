@@ -15,7 +15,7 @@ from pipeline.checkup.finding import Finding, note, ok, problem
 from pipeline.files import sync_directory
 from pipeline.mounts import Mount, mount_of
 
-_NETWORK = re.compile(r"nfs|cifs|smb|lustre|gpfs|beegfs|ceph|afs|9p|glusterfs|fuse\.(?!fuseblk)")
+_NETWORK = re.compile(r"nfs|cifs|smb|lustre|gpfs|beegfs|ceph|afs|9p|glusterfs|fuse\.")
 _GB = 1e9
 _SECONDS = 0.8
 _MOST_BYTES = 256 << 20
