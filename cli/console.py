@@ -60,9 +60,13 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def process_rank() -> int:
-    """This process's number among those that torchrun started; 0 without it. Only process 0 reports."""
-    text = os.environ.get("RANK", "0")
+def process_rank(variable: str = "RANK") -> int:
+    """This process's number among those that torchrun started; 0 without it. Only process 0 reports.
+
+    Args:
+        variable: "RANK", or "LOCAL_RANK" for the number among those on this machine.
+    """
+    text = os.environ.get(variable, "0")
     return int(text) if text.isdigit() else 0
 
 

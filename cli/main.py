@@ -118,11 +118,11 @@ def _usage(error: Exception) -> tuple[str, str]:
 def _fail(problem: str, fix: str, code: int, arguments: list[str]) -> int:
     """Print one readable block to stderr; the traceback only where -v asks for it.
 
-    Of several processes, all of which find the same mistake in what they were told, the first one says so; a failure
-    is told by every one, as it may be the only one that failed.
+    Of several processes, all of which find the same mistake in what they were told, the first one of each machine says
+    so; a failure is told by every one, as it may be the only one that failed.
     """
     rank = process_rank()
-    if rank and code in (EXIT_USAGE, EXIT_INTERRUPTED):
+    if process_rank("LOCAL_RANK") and code in (EXIT_USAGE, EXIT_INTERRUPTED):
         return code
     if any(re.fullmatch(r"-[qv]*v[qv]*|--verbose", argument) for argument in arguments):
         traceback.print_exc()

@@ -19,6 +19,7 @@ from model.network import build_network
 from model.normalize import VoxelNormalizer
 from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
+from model.training.agreement import agreed, run_in_common
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.feed import feed
@@ -121,21 +122,23 @@ def train(
             stack.enter_context(
                 log_file(run / "log.txt")
             )  # early, to keep what is said about damaged checkpoints
-        start = folder.find_start(resume=resume)
-        store = open_store(config.store)
-        config = replace(config, voxels=store.voxel_name(config.voxels))
-        phases = phases_of(config)
-        sources = sources_of(phases, store, config.voxels)
-        source = sources[0]
-        normalization = store.normalization(config.voxels)
-        identity = identity_of(config, store, source, place)
-        first = start.step if start else 0
-        if start:
-            require_same(run, start.header["identity"], identity)
-        clip = clip_size(config, source.num_bins, source.scale)
-        recomputation = plan_recomputation(config.network, clip, place)
-        learner, parent = _learner(config, source, normalization, place, start, recomputation)
-        place.barrier()  # all that can be wrong was checked, by everyone: the main process may begin to write
+        with agreed(place) as facts:  # when all processes have left it, the main one may begin to write
+            start = folder.find_start(resume=resume)
+            store = open_store(config.store)
+            config = replace(config, voxels=store.voxel_name(config.voxels))
+            phases = phases_of(config)
+            sources = sources_of(phases, store, config.voxels)
+            source = sources[0]
+            normalization = store.normalization(config.voxels)
+            identity = identity_of(config, store, source, place)
+            first = start.step if start else 0
+            if start:
+                require_same(run, start.header["identity"], identity)
+            clip = clip_size(config, source.num_bins, source.scale)
+            recomputation = plan_recomputation(config.network, clip, place)
+            learner, parent = _learner(config, source, normalization, place, start, recomputation)
+            if place.world > 1:
+                facts |= run_in_common(config, store, start, stop_at)
         if place.is_main:
             if not goes_on:
                 stack.enter_context(log_file(run / "log.txt"))
@@ -307,7 +310,9 @@ def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Ca
     def save(milestone: Milestone) -> None:
         best = milestone.best._asdict() if milestone.best else None
         changing = {"step": milestone.step, "loss": milestone.loss, "best": best, "learner": learner.plain()}
-        folder.checkpoints.save(learner.tensors(), {**header, **changing}, best=milestone.is_best)
+        tensors = learner.tensors()
+        if learner.place.is_main:
+            folder.checkpoints.save(tensors, {**header, **changing}, best=milestone.is_best)
 
     return save
 

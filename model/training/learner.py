@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.losses import CombinedLoss, LossTerms
 from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
+from model.sharding import load_whole, rows_like, shard, skeleton, whole, whole_network, whole_on_main
 from model.training.ema import WeightAverage
 from model.training.layer_watch import LayerWatch
 from model.training.optim import OptimConfig, build_optimizer, freeze, frozen_groups
@@ -43,8 +44,9 @@ class StepResult(NamedTuple):
 class Learner:
     """A network, its optimizer, gradient scaler and averaged weights.
 
-    Random numbers of a step (stochastic depth) depend on (seed, step, process) only, like the data: nothing of a
-    generator needs saving for a resumed run to repeat an uninterrupted one.
+    Random numbers of a batch (stochastic depth) depend on (seed, step, its number among the batches of the step, over
+    all processes) only, like the data: nothing of a generator needs saving for a resumed run to repeat an uninterrupted
+    one, and two processes that take a batch each draw what one draws that takes both in turn.
 
     A step waits for the device once, at its end, and until then only queues work for it.
 
@@ -81,10 +83,15 @@ class Learner:
         self.place = place
         self.steps = steps
         self.seed = seed
+        self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
+        self._skeleton: nn.Module | None = None
+        if place.shards:
+            self._skeleton = skeleton(network)
+            for each in (network, *([self.average.network] if self.average else [])):
+                shard(each, place.device)
         self.phase: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
         self.optimizer = build_optimizer(network, config)
         self.scaler = place.scaler()
-        self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
         self.watch: LayerWatch | None = None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -93,8 +100,12 @@ class Learner:
 
     @property
     def best_network(self) -> nn.Module:
-        """The network to judge and to keep: the averaged one where there is one."""
-        return self.average.network if self.average else self.network
+        """The network to judge: the averaged one where there is one; a whole copy of it where it is sharded.
+
+        All processes must ask for it at the same time.
+        """
+        best = self.average.network if self.average else self.network
+        return whole_network(self._skeleton, best, self.place.device) if self._skeleton else best
 
     def restore(self, network: nn.Module, sample: Sample) -> Tensor:
         """Run `network` on a batch of bytes, in evaluation mode and without gradients; float32 (B, T, 3, H, W)."""
@@ -115,12 +126,15 @@ class Learner:
             stop: asked once; processes agree on the answer.
         """
         forward = self._enter_phase(step)
-        self._seed(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.config, self.steps, group["multiplier"])
         *early, last = batches
+        terms = []
         with self.place.accumulating(forward):
-            terms = [self._backward(forward, sample, len(batches)) for sample in early]
+            for number, sample in enumerate(early):
+                self._seed(step, number)
+                terms.append(self._backward(forward, sample, len(batches)))
+        self._seed(step, len(early))
         terms.append(self._backward(forward, last, len(batches)))
         with self.phase("optimizer"):
             self.scaler.unscale_(self.optimizer)
@@ -145,7 +159,10 @@ class Learner:
         return StepResult(loss, pixels, looks, grad_norm, lr, bool(applied), overflow, stops > 0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`."""
+        """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`.
+
+        All processes must ask for it at the same time; what is sharded only the main one gets, whole and on the CPU.
+        """
         state = {f"model.{name}": value for name, value in self.network.state_dict().items()}
         if self.average:
             averaged = dict(self.average.network.named_parameters())
@@ -155,6 +172,8 @@ class Learner:
             moments = self.optimizer.state.get(parameter, {})
             steps.append(float(moments.get("step", 0.0)))
             state |= {f"optimizer.{key}.{name}": moments[key] for key in _MOMENTS if key in moments}
+        if self.place.shards:
+            state = whole_on_main(state, self.place)
         return state | {"optimizer.steps": torch.tensor(steps)}
 
     def plain(self) -> dict[str, Any]:
@@ -168,9 +187,9 @@ class Learner:
             CheckpointError: the state is of another network or optimizer.
         """
         try:
-            self.network.load_state_dict(_under("model.", tensors))
+            load_whole(self.network, _under("model.", tensors))
             if self.average:
-                self.average.network.load_state_dict(_under("model.", tensors) | _under("ema.", tensors))
+                load_whole(self.average.network, _under("model.", tensors) | _under("ema.", tensors))
             self._load_moments(tensors)
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"the checkpoint does not fit the network: {error}") from error
@@ -182,7 +201,10 @@ class Learner:
         for (name, parameter), step in zip(self._learning.items(), steps, strict=True):
             if step == 0:
                 continue
-            moments = {key: tensors[f"optimizer.{key}.{name}"].to(parameter.device) for key in _MOMENTS}
+            moments = {
+                key: rows_like(tensors[f"optimizer.{key}.{name}"], parameter).to(parameter.device)
+                for key in _MOMENTS
+            }
             self.optimizer.state[parameter] = {"step": step.clone().to(parameter.device), **moments}
 
     def _enter_phase(self, step: int) -> Callable[..., Tensor]:
@@ -196,8 +218,10 @@ class Learner:
             self._frozen = frozen
         return self._forward
 
-    def _seed(self, step: int) -> None:
-        sequence = np.random.SeedSequence((self.seed, step, self.place.rank))
+    def _seed(self, step: int, number: int) -> None:
+        """Begin the random numbers of batch `number` of this process in a step."""
+        place = self.place
+        sequence = np.random.SeedSequence((self.seed, step, number * place.world + place.rank))
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def _to_device(self, sample: Sample) -> Sample:
@@ -225,7 +249,7 @@ class Learner:
         norm = nn.utils.get_total_norm(gradients)
         if self.config.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, norm)
-        return norm
+        return whole(norm)
 
     def _agree(self, terms: Sequence[LossTerms], stop: bool) -> Tensor:
         """Loss, its two terms and requests to stop, as (4,) on the device; the same in every process."""

@@ -64,7 +64,7 @@ class Trainer:
         learner: does the steps and holds the state.
         schedule: when to do what.
         validate: judges a network; every process calls it, with the same result. None: there is nothing to judge by.
-        save: writes a checkpoint of the learner; called in the main process only.
+        save: writes a checkpoint of the learner, in the main process; called in every process, which gives its part.
         listeners: told what happens.
         progress: told of every step.
         before_step: called before each step, with the steps done; what it takes does not count as theirs.
@@ -186,22 +186,25 @@ class Trainer:
 
     def _look(self, step: int) -> bool:
         """Validate and make pictures when it is time; whether this is the best network so far."""
-        network, is_best = self.learner.best_network, False
-        if self.validate and self.schedule.due(step, self.schedule.validate_every):
+        is_best, schedule = False, self.schedule
+        validating = self.validate is not None and schedule.due(step, schedule.validate_every)
+        showing = schedule.due(step, schedule.sample_every)
+        if not (validating or showing):
+            return False
+        network = self.learner.best_network
+        if validating:
             validation = self.validate(network)
             is_best = self.best is None or validation.psnr > self.best.val_psnr
             if is_best:
                 self.best = Best(step, validation.psnr)
             for listener in self.listeners:
                 listener.on_validation(step, validation, is_best)
-        if self.schedule.due(step, self.schedule.sample_every):
+        if showing:
             for listener in self.listeners:
                 listener.on_pictures(step, network)
         return is_best
 
     def _save(self, milestone: Milestone, *, final: bool) -> None:
-        if not self.learner.place.is_main:
-            return
         try:
             self.save(milestone)
         except OSError as error:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -26,6 +27,7 @@ from model.losses import CombinedLoss, LossConfig
 from model.network import NetworkConfig, SpikeVRT, build_network
 from model.normalize import NUM_COUNTS, VoxelNormalizer
 from model.parallel import Parallel, ParallelConfig, parallel
+from model.peers import GRACE_S
 from model.training.learner import Learner
 from model.training.optim import OptimConfig
 from model.training.signals import StopRequest
@@ -42,6 +44,7 @@ from tests.model.test_network import (  # the tests run here too, on what the fi
     test_stages_and_flows_match_the_published_network,  # noqa: F401
 )
 from tests.model.training.test_learner import Net, assert_equal, state_of
+from tests.ranks import ranks
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6
@@ -382,6 +385,43 @@ def test_recordings_become_a_report_on_the_device(
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert {line["step"] for line in lines} == set(range(1, 7))
     assert named in (out / "run.json").read_text()
+
+
+needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two CUDA devices")
+
+
+@needs_two
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("settings", [[], ["network.checkpoint_stages=[1,8]", "parallel.compile=true"]])
+def test_two_devices_train_and_one_goes_on(
+    store: Path, small_training: list[str], tmp_path: Path, strategy: str, settings: list[str]
+) -> None:
+    run = tmp_path / "run"
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=0", "-m"]
+    where = ["parallel.device=cuda", "parallel.precision=bf16", f"parallel.strategy={strategy}", *settings]
+    words = [*small_training, *where, "network.flow=spynet", "optim.flow_freeze_steps=2", f"store={store}"]
+    first = _python("-m", *launcher, "cli", "train", "tiny", *words, "-o", run, "--json")
+    assert first["step"] == 4 and first["val_psnr"] > 5
+    second = _python(
+        *("-m", "cli", "train", run / "config.yaml", "-o", run, "--resume", "--json"),
+        *("steps=6", "optim.accumulate=2"),
+    )
+    assert second["step"] == 6
+
+
+def wait_on_the_device_for_a_lost_one() -> None:
+    with parallel(ParallelConfig(device="cuda")) as place:
+        place.sum(torch.ones(1, device=place.device))
+        if place.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        place.sum(torch.ones(1, device=place.device)).item()
+
+
+@needs_two
+def test_a_device_that_waits_for_a_lost_process_is_left(tmp_path: Path) -> None:
+    with ranks(tmp_path, wait_on_the_device_for_a_lost_one) as processes:
+        assert processes.wait(2 * GRACE_S + 60) == [1, -signal.SIGKILL]
+    assert "process 1 of the run" in processes.said(0)
 
 
 def _python(*words: object) -> dict[str, Any]:

@@ -209,9 +209,10 @@ def test_says_when_the_clips_run_out() -> None:
         Run(FakeLearner(), Schedule(steps=3)).trainer.fit(iter([next(clips())]), StopRequest())
 
 
-def test_only_the_main_process_writes_and_speaks() -> None:
+def test_every_process_gives_its_part_of_a_checkpoint_and_only_the_main_one_speaks() -> None:
     learner = FakeLearner()
     learner.place = Parallel(device=torch.device("cpu"), rank=1, world=2)
     run = Run(learner, Schedule(steps=2, log_every=1, checkpoint_every=1))
     run.trainer.fit(clips(), StopRequest())
-    assert not run.saved and not run.heard.steps and not run.progress
+    assert [milestone.step for milestone in run.saved] == [1, 2]
+    assert not run.heard.steps and not run.progress
