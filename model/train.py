@@ -146,9 +146,9 @@ def train(
             schedule,
             save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
             validate=_validator(config, store, source, learner),
-            listeners=_listeners(stack, config, run, store, source, learner, first, times)
-            if place.is_main
-            else (),
+            listeners=(
+                _listeners(stack, config, run, store, source, learner, first, times) if place.is_main else ()
+            ),
             progress=progress,
             before_step=profiler.before_step if profiler else None,
         )
