@@ -114,7 +114,8 @@ def _kind_of(path: Path) -> str:
     if suffix in LOG_SUFFIXES and is_log(path):
         return "log"
     raise UsageError(
-        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy, .npz, a checkpoint, a config, a plan, a store, a run"
+        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy or .npz, a checkpoint, a config, a plan,"
+        " a store and a run"
     )
 
 
