@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
@@ -83,6 +83,7 @@ class Output:
         level = level if self.speaks else logging.ERROR
         handler = _log_handler(self._notes, verbose=verbose)
         handler.addFilter(_make_printable)
+        self._handler = handler
         handler.setLevel(level)  # a run's log.txt hears more than the user wants to
         logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
         for package in ("cli", "model", "pipeline"):
@@ -127,10 +128,30 @@ class Output:
             self._for_people.print(Text(printable("\n".join(lines))), soft_wrap=True)
         raise typer.Exit(EXIT_QUARANTINED)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at a terminal and wants to see how it goes."""
+        return not self.quiet and self.speaks and sys.stderr.isatty()
+
+    @contextlib.contextmanager
+    def live(self, shown: RenderableType) -> Iterator[None]:
+        """Draw `shown` again and again below the log messages, and leave it there at the end.
+
+        Messages that only repeat what it shows, marked `routine`, are not printed meanwhile.
+        """
+        from rich.live import Live
+
+        self._handler.addFilter(_is_news)
+        try:
+            with Live(shown, console=self._notes, redirect_stdout=False):
+                yield
+        finally:
+            self._handler.removeFilter(_is_news)
+
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
         """A progress bar, on a terminal; nothing elsewhere."""
-        if self.quiet or not self.speaks or not sys.stderr.isatty():
+        if not self.is_watched:
             yield no_progress
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -174,6 +195,10 @@ def _make_printable(record: logging.LogRecord) -> logging.LogRecord:
     shown = logging.makeLogRecord(record.__dict__)  # other handlers get the message as it is
     shown.msg, shown.args = printable(record.getMessage()), None
     return shown
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not getattr(record, "routine", False)
 
 
 def _finite(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """`spk train`: a network, from a store and a config."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -50,8 +51,15 @@ def train(
 
     from model.train import train as run_training
 
-    with output.progress() as progress:
-        report = run_training(settings, run, resume=resume, profile=profile, progress=progress)
+    train_it = partial(run_training, settings, run, resume=resume, profile=profile)
+    if output.is_watched:
+        from cli.train_display import TrainDisplay
+
+        display = TrainDisplay(str(run), settings.steps)
+        with output.live(display):
+            report = train_it(progress=display.progress, listeners=[display])
+    else:
+        report = train_it()
     quality = "" if report.val_psnr is None else f", validation {report.val_psnr:.2f} dB"
     output.result(report.to_json())
     if report.interrupted:

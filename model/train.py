@@ -1,10 +1,10 @@
 """The verb `train`: a store and a config to a run folder."""
 
 import contextlib
-import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,21 @@ from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
 from model.training.feed import feed
 from model.training.hints import Hints, reading_of
+from model.training.layer_watch import LayerWatch
 from model.training.learner import Learner
-from model.training.optim import paces_of
-from model.training.phases import phase_batches, phases_of, sources_of
+from model.training.metrics_file import MetricsFile
+from model.training.optim import learning_rates, paces_of
+from model.training.phases import phase_batches, phases_of, seen_after, sources_of
 from model.training.profiling import ProfileReport, StepProfiler
+from model.training.progress_picture import ProgressPicture
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
-from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
-from model.training.samples import SamplePictures
+from model.training.runlog import FailedBatches, LogLines, errors_only, log_file
+from model.training.samples import SamplePictures, examples
 from model.training.schedules import in_words
+from model.training.session import Session, recorded
 from model.training.signals import StopRequest
+from model.training.tensorboard_log import TensorBoardLog
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource
@@ -88,6 +93,7 @@ def train(
     stop_at: int | None = None,
     profile: bool = False,
     progress: Progress = no_progress,
+    listeners: Sequence[Listener] = (),
 ) -> TrainReport:
     """Train a network, in this process or as one of those that torchrun started.
 
@@ -97,6 +103,7 @@ def train(
         stop_at: leave after this step as if interrupted.
         profile: look at where the time of some steps goes, and write that to RUN/profile.
         progress: told of every step.
+        listeners: told what happens, in the main process.
 
     Raises:
         UsageError: the folder and `resume` do not fit, or a run is resumed with other settings.
@@ -108,6 +115,8 @@ def train(
         place = stack.enter_context(parallel(config.parallel))
         stop = stack.enter_context(StopRequest())
         folder = RunFolder(run, config.keep_checkpoints)
+        if place.is_main:
+            stack.enter_context(folder.lock())
         goes_on = resume and folder.is_run
         if goes_on and place.is_main:
             stack.enter_context(
@@ -131,20 +140,27 @@ def train(
             if place.world > 1:
                 facts |= run_in_common(config, store, start, stop_at)
         if place.is_main:
-            folder.write_config(dump_yaml(to_plain(config)))
-            folder.write_session(run_facts(config, store, learner.network), session_facts(place, first))
             if not goes_on:
                 stack.enter_context(log_file(run / "log.txt"))
+            facts = run_facts(config, store, learner.network), session_facts(place, first)
+            session = stack.enter_context(recorded(folder, dump_yaml(to_plain(config)), *facts))
             _announce(config, learner, source, parent, recomputation)
         else:
+            session = Session(first)
             stack.enter_context(errors_only())
+        validator = _validator(config, store, source, learner)
+        times = ReaderTimes()
+        # Every process: where parameters are sharded, a norm takes all of them.
+        learner.watch = LayerWatch(learner.network, learner.optimizer, config.histogram_every)
+        if place.is_main:
+            ours = _listeners(stack, config, run, store, source, validator, learner, first, times)
+            listeners = [*ours, *listeners]
         schedule = _schedule(config, stop_at)
         profiler = (
             stack.enter_context(StepProfiler(learner, run / "profile", schedule.last - first))
             if profile and place.is_main
             else None
         )
-        times = ReaderTimes()
         trainer = Trainer(
             learner,
             schedule,
@@ -153,16 +169,15 @@ def train(
                 learner,
                 checkpoint_header(config, store, source, normalization, identity, learner.network),
             ),
-            validate=_validator(config, store, source, learner),
-            listeners=_listeners(stack, config, run, store, source, learner, first, times)
-            if place.is_main
-            else (),
-            progress=progress,
+            validate=validator if config.validate_every and validator.windows else None,
+            listeners=listeners,
+            progress=_both(progress, session),
             before_step=profiler.before_step if profiler else None,
+            seen=partial(seen_after, phases, sources, config.optim.accumulate * place.world),
         )
         trainer.best = Best(**start.best) if start and start.best else None
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
-        read = functools.partial(
+        read = partial(
             phase_batches,
             phases,
             sources,
@@ -175,6 +190,7 @@ def train(
         )
         with contextlib.closing(feed(place.device, read)) as clips:  # its threads end with it
             fit = trainer.fit(profiler.watch(clips) if profiler else clips, stop, start=first)
+        session.interrupted = fit.interrupted
     return TrainReport(
         run=run,
         step=fit.step,
@@ -217,6 +233,16 @@ def _learner(
     return learner, parent
 
 
+def _both(progress: Progress, session: Session) -> Progress:
+    """Progress that the session keeps up with as well."""
+
+    def report(done: int, total: int, what: str) -> None:
+        session.step = done
+        progress(done, total, what)
+
+    return report
+
+
 def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
     return Schedule(
         steps=config.steps,
@@ -229,9 +255,7 @@ def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
     )
 
 
-def _validator(config: TrainConfig, store: Store, source: ClipSource, learner: Learner) -> Validator | None:
-    if not config.validate_every:
-        return None
+def _validator(config: TrainConfig, store: Store, source: ClipSource, learner: Learner) -> Validator:
     validator = Validator(
         store.sequences("val"),
         config.voxels or "",
@@ -242,11 +266,10 @@ def _validator(config: TrainConfig, store: Store, source: ClipSource, learner: L
         restore=learner.restore,
         place=learner.place,
     )
-    if not validator.windows:
+    if config.validate_every and not validator.windows:
         logger.warning(
             "%s has no split 'val' with sharp frames: no validation, and no best checkpoint", store.place
         )
-        return None
     return validator
 
 
@@ -256,12 +279,18 @@ def _listeners(
     run: Path,
     store: Store,
     source: ClipSource,
+    validator: Validator,
     learner: Learner,
     first: int,
     times: ReaderTimes,
 ) -> list[Listener]:
-    metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
-    board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
+    metrics = MetricsFile(run / "metrics.jsonl", first)
+    text, rates = dump_yaml(to_plain(config)), partial(learning_rates, learner.optimizer)
+    board = TensorBoardLog(run / "tensorboard", first, config=text, rates=rates)
+    picture = ProgressPicture(run)
+    for opened in (picture, metrics, board):
+        stack.enter_context(contextlib.closing(opened))
+    learner.watch.show = board.show_layers
     step_clips = config.batch_size * config.optim.accumulate * learner.place.world
     hints = Hints(
         reading_of(store, config.voxels or "", workers=config.workers, epoch_steps=len(source) // step_clips),
@@ -272,9 +301,9 @@ def _listeners(
     )
     listeners: list[Listener] = [LogLines(), hints, metrics, board, FailedBatches(run)]
     if config.sample_every:
-        clip = source.batch(range(1), config.seed)
-        listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
-    return listeners
+        clips = examples(validator, source, config.sample_clips, config.seed)
+        listeners.append(SamplePictures(run / "samples", clips, learner.restore, board.show))
+    return [*listeners, picture]
 
 
 def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Callable[[Milestone], None]:

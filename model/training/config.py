@@ -48,6 +48,8 @@ class TrainConfig:
         seed: of the initial weights, the clips and everything random.
         workers: threads that read clips.
         log_every, validate_every, checkpoint_every, sample_every: in steps; 0 is never.
+        histogram_every: in steps, gradients and updates of every part of the network for TensorBoard; 0 is never.
+        sample_clips: clips in a picture of what the network does.
         validate_crop: side in pixels of the centre that is validated; None takes full frames.
         validate_clips: most clips of a sequence that are validated; None takes all.
         keep_checkpoints: how many `step_*` stay beside `best` and `last`.
@@ -65,6 +67,8 @@ class TrainConfig:
     validate_every: int = 5000
     checkpoint_every: int = 1000
     sample_every: int = 5000
+    histogram_every: int = 1000
+    sample_clips: int = 3
     validate_crop: int | None = 512
     validate_clips: int | None = 4
     keep_checkpoints: int = 2
@@ -76,10 +80,11 @@ class TrainConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
+        for name in ("steps", "batch_size", "log_every", "sample_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
-        for name in ("seed", "workers", "validate_every", "checkpoint_every", "sample_every"):
+        every = ("validate_every", "checkpoint_every", "sample_every", "histogram_every")
+        for name in ("seed", "workers", *every):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")
         for name, least in (("validate_crop", 16), ("validate_clips", 1)):

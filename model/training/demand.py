@@ -8,7 +8,7 @@ from model.training.survey import ClipNeeds
 from pipeline.errors import ConfigError
 
 _MOMENTS = 2
-"""Numbers that the optimizer keeps of every parameter."""
+"""Numbers that the optimizer keeps of every parameter that learns."""
 _FLOAT_BYTES = 4
 _GROWTH = 1.3
 """Memory over that of the activations which the forward keeps, before it was measured: what backward makes and drops
@@ -41,6 +41,7 @@ class Demand:
     Attributes:
         needs: of each size of clip that the run has.
         parameters: of the network.
+        trainable: those of them that learn.
         averaged: whether averaged weights are kept.
         idle_bytes: of the process without a network.
         measured: activations, as counted, and peak memory of steps that were done, in bytes.
@@ -48,6 +49,7 @@ class Demand:
 
     needs: tuple[ClipNeeds, ...]
     parameters: int
+    trainable: int
     averaged: bool
     idle_bytes: int = 0
     measured: tuple[tuple[float, int], ...] = ()
@@ -82,7 +84,8 @@ class Demand:
     @property
     def _fixed(self) -> int:
         """Weights, gradients, moments and averages, and the process itself."""
-        return self.idle_bytes + _FLOAT_BYTES * (2 + _MOMENTS + self.averaged) * self.parameters
+        numbers = self.parameters + (1 + _MOMENTS + self.averaged) * self.trainable
+        return self.idle_bytes + _FLOAT_BYTES * numbers
 
     @property
     def _growth(self) -> float:

@@ -61,7 +61,5 @@ class Transfer:
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(sent.arrived)
         for part in sent.batch:
-            part.record_stream(
-                stream
-            )  # its memory is taken for another copy when this stream is done with it
+            part.record_stream(stream)  # another copy gets its memory when this stream is done with it
         return sent.batch

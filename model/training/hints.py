@@ -133,7 +133,10 @@ def slow_data(
     wall_s = max(readings.wall_s, 1e-9)
     threads = f"the {reading.workers} reading threads" if reading.workers > 1 else "the reading thread"
     verb = "are" if reading.workers > 1 else "is"
-    if readings.blocked_s > _MOSTLY * wall_s:
+    from_disk = (
+        busy >= _BUSY or readings.disk_bytes
+    )  # threads of one program hold each other up a little as well
+    if readings.blocked_s > _MOSTLY * wall_s and from_disk:
         return (
             f"{waiting}: {threads} {verb} held up {readings.blocked_s / wall_s:.0%} of the reading time"
             + (_disk(reading, readings, seconds, early=early))
@@ -146,7 +149,7 @@ def slow_data(
     if busy < _BUSY:
         return (
             f"{waiting}, although {threads} {verb} busy only {busy:.0%} of the time: steps are too short to hide what"
-            f" it takes to hand a batch over; a larger batch_size makes fewer of them"
+            f" it takes to hand a batch over, or samples take unequal times; a larger batch_size evens that out"
         )
     return f"{waiting}: {threads} {verb} busy unpacking and copying {busy:.0%} of the time: " + _more(
         reading, readings, seconds * (1 - share)

@@ -13,6 +13,7 @@ from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
 from model.sharding import load_whole, rows_like, shard, skeleton, whole, whole_network, whole_on_main
 from model.training.ema import WeightAverage
+from model.training.layer_watch import LayerWatch
 from model.training.optim import OptimConfig, build_optimizer, freeze, frozen_groups
 from model.training.schedules import learning_rate
 from pipeline.clips import Sample
@@ -60,6 +61,7 @@ class Learner:
         seed: of the random numbers.
 
     Attributes:
+        watch: looks at the gradients and updates of some steps, if set.
         phase: gives the context in which each phase of a step is done, by its name, for a profile.
     """
 
@@ -90,6 +92,7 @@ class Learner:
         self.phase: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
         self.optimizer = build_optimizer(network, config)
         self.scaler = place.scaler()
+        self.watch: LayerWatch | None = None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._forward: Callable[..., Tensor] | None = None
@@ -135,10 +138,14 @@ class Learner:
         terms.append(self._backward(forward, last, len(batches)))
         with self.phase("optimizer"):
             self.scaler.unscale_(self.optimizer)
+            if self.watch:
+                self.watch.before_clipping(step)
             norm = self._clip()
             shared = self._agree(terms, stop())
             finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
             self._update(finite)
+            if self.watch:
+                self.watch.after_update(step)
         verdict = (norm, finite, self.scaler.scale(torch.ones_like(norm)))
         # The one wait for the device, when the change of the weights is already queued behind the gradients.
         loss, pixels, looks, stops, grad_norm, applied, scale = torch.cat(

@@ -173,6 +173,11 @@ def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Adam
     )
 
 
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The learning rate of every group, by its name."""
+    return {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
+
+
 def frozen_groups(optimizer: torch.optim.Optimizer, step: int) -> tuple[bool, ...]:
     """Which of the optimizer's groups do not learn in step `step`."""
     return tuple(step < group["freeze_steps"] for group in optimizer.param_groups)

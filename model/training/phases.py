@@ -7,6 +7,7 @@ from typing import Any
 
 from model.parallel import Parallel
 from model.training.config import PhaseConfig, TrainConfig
+from model.training.events import Seen
 from pipeline.clips import ClipConfig, ClipSource, batch_numbers, read_ahead
 from pipeline.errors import SpkError
 from pipeline.store import Store
@@ -105,6 +106,20 @@ def phase_batches(
             first += (phase.stop - phase.start) * phase.batch_size * accumulate * place.world
 
     return read_ahead(wanted(), seed=seed, accumulate=accumulate, **reading)
+
+
+def seen_after(phases: Sequence[Phase], sources: Sequence[ClipSource], batches: int, steps: int) -> Seen:
+    """What was learnt from in the first `steps` steps.
+
+    Args:
+        sources: of the phases.
+        batches: of a step, of all processes.
+    """
+    clips, epochs = 0, 0.0
+    for phase, source in zip(phases, sources, strict=True):
+        taken = max(min(steps, phase.stop) - phase.start, 0) * phase.batch_size * batches
+        clips, epochs = clips + taken, epochs + taken / len(source)
+    return Seen(clips, epochs)
 
 
 def _phase(config: TrainConfig, change: PhaseConfig, stop: int) -> Phase:

@@ -79,6 +79,7 @@ class Planning:
             Demand(
                 needs=self.known.needs,
                 parameters=self.known.parameters,
+                trainable=self.known.trainable,
                 averaged=bool(config.optim.ema_decay),
                 idle_bytes=self.known.idle_bytes,
             ),
@@ -141,18 +142,20 @@ class Planning:
         if isinstance(tried, OutOfMemory):
             logger.info("%s: %s", _named(setting), tried.text)
             return tried
-        step_s = self._predicted(config, setting, tried).step_s
+        step_s = self._predicted(config, setting, tried, max(self.known.clips_per_s.values())).step_s
         logger.info("%s: %.2f GB, %.3g s a step", _named(setting), tried.peak_bytes / 1e9, step_s)
         return tried, step_s
 
-    def _predicted(self, config: TrainConfig, setting: Setting, tried: Rehearsal) -> Outlook:
+    def _predicted(
+        self, config: TrainConfig, setting: Setting, tried: Rehearsal, clips_per_s: float
+    ) -> Outlook:
         clip = stretches_of(self.config)[0].clip  # that of which reading was timed
         return predict(
             stretches_of(config),
             tried.stretches,
             tried.peak_bytes,
             times=setting.batches / min(setting.batches, _BATCHES),
-            clips_per_s=max(self.known.clips_per_s.values()),
+            clips_per_s=clips_per_s,
             clip_pixels=clip.num_frames * clip.crop**2,
         )
 
@@ -186,7 +189,9 @@ class Planning:
             free_bytes=self.known.free_bytes,
             budget_bytes=self.budget_bytes,
             clips_per_step=self.clips,
-            predicted=self._predicted(config, found.setting, found.rehearsal),
+            predicted=self._predicted(
+                config, found.setting, found.rehearsal, self.known.clips_per_s[max(config.workers, 1)]
+            ),
             measured=measured,
             stretches=tuple(
                 PlannedStretch(

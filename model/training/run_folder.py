@@ -1,26 +1,34 @@
 """The folder of one run: who may write into it, and what it says about where the run came from.
 
-RUN/  config.yaml  run.json  log.txt  metrics.jsonl  tensorboard/  samples/  checkpoints/  eval/
+RUN/  config.yaml  run.json  log.txt  metrics.jsonl  progress.png  tensorboard/  samples/  checkpoints/  eval/
 """
 
+import contextlib
+import errno
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from model.checkpoint import CheckpointFolder, CheckpointInfo
-from pipeline.errors import CheckpointError, UsageError
+from pipeline.errors import CheckpointError, TrainingError, UsageError
 from pipeline.files import write_atomic
+from pipeline.storage.lock import hold_lock
 
 logger = logging.getLogger(__name__)
 
 FREE_KEYS = (
     *("steps", "store", "init", "workers", "parallel", "loss.vgg_weights", "keep_checkpoints"),
     *("log_every", "validate_every", "checkpoint_every", "sample_every", "validate_crop", "validate_clips"),
+    *("sample_clips", "histogram_every"),
     *("network.checkpoint_stages", "network.memory_gb"),
 )
 """Settings that may change when a run is resumed; all others decide what it computes."""
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system says that knows no locks."""
 
 
 class RunFolder:
@@ -40,6 +48,28 @@ class RunFolder:
         """Whether a run has begun here."""
         return (self.path / "run.json").is_file()
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only training in this folder, for the time of a `with` block; the lock dies with the process.
+
+        Raises:
+            TrainingError: another process trains here; it says which.
+            UsageError: a file is where the folder should be.
+        """
+        self._refuse_file()
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(hold_lock(self.path / LOCK, self.path, error=TrainingError))
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                logger.warning("%s: no lock on this file system: let nothing else train here", self.path)
+            yield
+
+    def _refuse_file(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: not a folder", "choose another one with -o")
+
     def find_start(self, *, resume: bool) -> CheckpointInfo | None:
         """Where to begin: None for step 0, or the checkpoint to go on from.
 
@@ -47,9 +77,8 @@ class RunFolder:
             UsageError: the folder has a run and `resume` is false, or has none and it is true.
             CheckpointError: every checkpoint is damaged.
         """
-        used = self.path.is_dir() and any(self.path.iterdir())
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: not a folder", "choose another one with -o")
+        self._refuse_file()
+        used = self.path.is_dir() and any(entry.name != LOCK for entry in self.path.iterdir())
         if used and not resume:
             fix = "go on with that run by adding --resume, or choose another folder with -o"
             raise UsageError(f"{self.path}: not empty", fix)
@@ -74,12 +103,26 @@ class RunFolder:
 
     def write_session(self, facts: Mapping[str, Any], session: Mapping[str, Any]) -> None:
         """Keep what is true of the run as `run.json`, and add this start of it to its `sessions`."""
+        earlier = self._read_about()["sessions"] if self.is_run else []
+        self._write_about({**facts, "sessions": [*earlier, session]})
+
+    def end_session(self, facts: Mapping[str, Any]) -> None:
+        """Add to the newest session of `run.json` how it ended."""
+        about = self._read_about()
+        *earlier, newest = about["sessions"]
+        self._write_about({**about, "sessions": [*earlier, {**newest, **facts}]})
+
+    def _read_about(self) -> dict[str, Any]:
         path = self.path / "run.json"
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
+            about = json.loads(path.read_text(encoding="utf-8"))
+            about["sessions"] = list(about["sessions"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged: {error}", "remove it and resume again") from error
-        write_atomic(path, json.dumps({**facts, "sessions": [*earlier, session]}, indent=2) + "\n")
+        return dict(about)
+
+    def _write_about(self, about: Mapping[str, Any]) -> None:
+        write_atomic(self.path / "run.json", json.dumps(about, indent=2) + "\n")
 
 
 def require_same(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

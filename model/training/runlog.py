@@ -1,18 +1,12 @@
-"""What a run leaves to read: `log.txt`, `metrics.jsonl`, TensorBoard."""
+"""What a run says while it learns, in `log.txt` and to whoever runs it, and the batches that ended it."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import save
-from torch.utils.tensorboard import SummaryWriter
 
 from model.training.events import Listener, StepMetrics, Validation
 from pipeline.clips import Sample
@@ -22,10 +16,14 @@ logger = logging.getLogger(__name__)
 
 _LOGGERS = ("model", "pipeline")
 
+ROUTINE = {"routine": True}
+"""Marks, as `extra` of a log record, what a display that shows the newest step need not repeat."""
+
 
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append what this program logs inside to `path`, from INFO on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     with contextlib.closing(handler), _our_loggers() as loggers:
@@ -66,7 +64,7 @@ class LogLines(Listener):
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Log the line."""
-        logger.info("%s", log_line(metrics))
+        logger.info("%s", log_line(metrics), extra=ROUTINE)
 
     def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
         """Log the result."""
@@ -74,67 +72,6 @@ class LogLines(Listener):
         logger.info(
             "step %d  val PSNR %.3f dB over %d frames%s", step, validation.psnr, validation.frames, best
         )
-
-
-class MetricsFile(Listener):
-    """Writes a JSON object a line to `metrics.jsonl`; a step's line never changes what an earlier one says.
-
-    Args:
-        path: the file; lines of steps after `start`, left by a run that was killed, are dropped.
-        start: steps already done.
-    """
-
-    def __init__(self, path: Path, start: int) -> None:
-        kept = [line for line in _lines(path) if _step_of(line) <= start]
-        write_atomic(path, "".join(f"{line}\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        """Write the metrics of a step."""
-        self._write(asdict(metrics))
-
-    def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
-        """Write the result of a validation."""
-        self._write(
-            {"step": step, "val_psnr": validation.psnr, "val_frames": validation.frames, "best": is_best}
-        )
-
-    def _write(self, values: dict[str, Any]) -> None:
-        clean = {
-            key: value if value == value and abs(value) != float("inf") else None
-            for key, value in values.items()
-        }
-        self._file.write(json.dumps(clean) + "\n")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class TensorBoardLog(Listener):
-    """Writes scalars and pictures for TensorBoard, going on after step `start`."""
-
-    def __init__(self, folder: Path, start: int) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        """Write the curves of a step."""
-        for name in ("loss", "charbonnier", "perceptual", "lr", "grad_norm", "skipped"):
-            self._writer.add_scalar(f"train/{name}", getattr(metrics, name), metrics.step)
-        for name in ("steps_per_s", "data_share", "memory_bytes"):
-            self._writer.add_scalar(f"speed/{name}", getattr(metrics, name), metrics.step)
-
-    def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
-        """Write the validation curve."""
-        self._writer.add_scalar("val/psnr", validation.psnr, step)
-
-    def show(self, step: int, picture: npt.NDArray[np.uint8]) -> None:
-        """Write a picture, uint8 (3, H, W)."""
-        self._writer.add_image("blurry | restored | sharp", picture, step)
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
 
 
 class FailedBatches(Listener):
@@ -176,13 +113,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{h}h{m:02d}m"
     return f"{m}m{s:02d}s" if m else f"{s}s"
-
-
-def _lines(path: Path) -> list[str]:
-    """The whole lines of the file; what a killed process left unfinished is no line."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return text[: text.rfind("\n") + 1].splitlines()
-
-
-def _step_of(line: str) -> int:
-    return int(json.loads(line)["step"])

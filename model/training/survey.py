@@ -50,6 +50,7 @@ class Survey:
         num_clips: to learn from.
         free_bytes: memory of the device that is left to the run.
         parameters: of the network.
+        trainable: those of them that learn.
         idle_bytes: main memory of a process that has loaded the program.
         needs: of each size of clip that the run has.
         clips_per_s: of the first steps, read from the store by so many threads, nothing else being done.
@@ -63,6 +64,7 @@ class Survey:
     device: Device
     free_bytes: int
     parameters: int
+    trainable: int
     idle_bytes: int
     needs: tuple[ClipNeeds, ...]
     clips_per_s: dict[int, float]
@@ -112,6 +114,7 @@ def survey(config: TrainConfig, run: Path, *, progress: Progress) -> Survey:
             device=device_of(config.parallel.device),
             free_bytes=free_bytes(place.device),
             parameters=checks.parameters,
+            trainable=checks.trainable,
             idle_bytes=0 if place.device.type == "cuda" else peak_memory_bytes(),
             needs=tuple(needs),
             clips_per_s=supply,

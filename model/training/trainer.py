@@ -1,6 +1,7 @@
 """The training loop: which step comes next, and when to look, to save and to stop."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.events import Best, Listener, Milestone, Seen, StepMetrics, Validation
 from model.training.learner import Learner, StepResult
 from model.training.pace import Pace
 from model.training.signals import StopRequest
@@ -67,6 +68,7 @@ class Trainer:
         listeners: told what happens.
         progress: told of every step.
         before_step: called before each step, with the steps done; what it takes does not count as theirs.
+        seen: what was learnt from in that many steps.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Trainer:
         listeners: Sequence[Listener] = (),
         progress: Progress = no_progress,
         before_step: Callable[[int], None] | None = None,
+        seen: Callable[[int], Seen] = lambda steps: Seen(steps, math.nan),
     ) -> None:
         self.learner = learner
         self.schedule = schedule
@@ -87,6 +90,7 @@ class Trainer:
         self.listeners = listeners if learner.place.is_main else ()
         self.progress = progress if learner.place.is_main else no_progress
         self.before_step = before_step
+        self.seen = seen
         self.best: Best | None = None
         self.skipped = 0
         self._in_a_row = 0
@@ -172,6 +176,8 @@ class Trainer:
             data_share=data_share,
             memory_bytes=self.learner.place.peak_memory_bytes(),
             eta_s=(self.schedule.steps - step) / steps_per_s,
+            samples_per_s=steps_per_s * (self.seen(step).clips - self.seen(step - 1).clips),
+            epoch=self.seen(step).epochs,
             validation_share=pace.pause_share("validation"),
             saving_share=pace.pause_share("saving"),
         )
@@ -209,6 +215,9 @@ class Trainer:
             logger.error(
                 "the checkpoint of step %d CANNOT BE WRITTEN: %s; training goes on", milestone.step, error
             )
+            return
+        for listener in self.listeners:
+            listener.on_saved(milestone.step, milestone.is_best)
 
 
 def _next(batches: Iterator[Sample], step: int) -> Sample:

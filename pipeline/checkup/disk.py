@@ -1,6 +1,5 @@
 """The disk under a folder: what kind it is, how much is free, how fast it is, and whether it keeps its promises."""
 
-import contextlib
 import fcntl
 import mmap
 import os
@@ -14,9 +13,9 @@ from pathlib import Path
 
 from pipeline.checkup.finding import Finding, note, ok, problem
 from pipeline.files import sync_directory
+from pipeline.mounts import Mount, mount_of
 
-_NETWORK = re.compile(r"nfs|cifs|smb|lustre|gpfs|beegfs|ceph|afs|9p|glusterfs|fuse\.(?!fuseblk)")
-_MOUNTS = Path("/proc/self/mounts")
+_NETWORK = re.compile(r"nfs|cifs|smb|lustre|gpfs|beegfs|ceph|afs|9p|glusterfs|fuse\.")
 _GB = 1e9
 _SECONDS = 0.8
 _MOST_BYTES = 256 << 20
@@ -29,21 +28,26 @@ _LEAST_FILES = 1000
 _SKEW_S = 5.0
 
 
-def check_file_system(folder: Path, mounts: Path = _MOUNTS) -> Iterator[Finding]:
-    """The kind of file system, and whether it is one over a network."""
-    name = f"file system of {folder}"
-    kind, place = file_system(folder, mounts)
-    if _NETWORK.match(kind):
+def check_file_system(folder: Path, mount: Mount | None = None) -> Iterator[Finding]:
+    """The kind of file system, and whether it is one over a network.
+
+    Args:
+        mount: that the folder is on; looked for by default.
+    """
+    name, mount = f"file system of {folder}", mount or mount_of(folder)
+    if mount is None:
+        yield ok(name, "unknown: the system does not tell")
+    elif _NETWORK.match(mount.kind):
         yield note(
             name,
-            f"{kind} at {place}: locks and maps depend on its server, and reads on the network",
+            f"{mount}: locks and maps depend on its server, and reads on the network",
             "keep the store on a disk of this machine for training, and one writer at a time",
         )
-    elif kind in ("tmpfs", "ramfs"):
-        found = f"{kind} at {place}: in memory, and gone after a restart"
+    elif mount.kind in ("tmpfs", "ramfs"):
+        found = f"{mount}: in memory, and gone after a restart"
         yield note(name, found, "keep stores and runs on a disk")
     else:
-        yield ok(name, f"{kind or 'unknown'} at {place}")
+        yield ok(name, f"{mount}")
 
 
 def check_space(folder: Path, free: int | None = None, files: int | None = None) -> Iterator[Finding]:
@@ -123,19 +127,6 @@ def judge_speed(name: str, write_rate: float, read_rate: float) -> Finding:
     if write_rate < _SLOW_WRITE:
         return note(name, f"{found}: ingest and checkpoints will be slow", "write to a faster disk")
     return ok(name, found)
-
-
-def file_system(folder: Path, mounts: Path = _MOUNTS) -> tuple[str, str]:
-    """The type of the file system that a folder is on, and where that is mounted; "" where it cannot be told."""
-    path = folder.resolve()
-    best = "", "/"
-    with contextlib.suppress(OSError):
-        for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
-            _, escaped, kind, *_ = line.split(" ")
-            place = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), escaped)
-            if path.is_relative_to(place) and len(place) >= len(best[1]):
-                best = kind, place
-    return best
 
 
 def _write(descriptor: int, most: int) -> tuple[int, float]:

@@ -1,6 +1,6 @@
-"""One writer at a time: the lock of a store, which says who holds it, and which the kernel takes from the dead.
+"""One writer at a time: the lock of a folder, which says who holds it, and which the kernel takes from the dead.
 
-Processes that build parts of one stage share it.
+Processes that build parts of one stage share that of the store.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import StoreError
+from pipeline.errors import SpkError, StoreError
 from pipeline.storage.root import WORK
 
 
@@ -27,8 +27,27 @@ def lock_store(store: Path, *, shared: bool = False) -> Iterator[None]:
         StoreError: another process is writing; a link in the store leads elsewhere.
     """
     _refuse_links(store)
-    path = store / WORK / "lock"
-    descriptor = _lock(path, store, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    with hold_lock(store / WORK / "lock", store, shared=shared):
+        yield
+
+
+@contextlib.contextmanager
+def hold_lock(
+    path: Path, place: Path, *, shared: bool = False, error: type[SpkError] = StoreError
+) -> Iterator[None]:
+    """Hold the lock that the file `path` is, for the time of a `with` block.
+
+    The file goes at the end, and so does its folder if nothing else is in it.
+
+    Args:
+        place: what is locked, for people.
+        shared: hold it together with others that share it.
+        error: what to raise where another process holds it.
+
+    Raises:
+        OSError: the file system cannot make the file, or knows no locks.
+    """
+    descriptor = _lock(path, place, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, error)
     try:
         yield
     finally:
@@ -81,12 +100,12 @@ def _refuse_links(folder: Path) -> None:
 MOST_ATTEMPTS = 1000
 
 
-def _lock(path: Path, store: Path, how: int) -> int:
-    """Take the store's lock, or say who holds it. The kernel lets go of it when its owner dies, however it dies."""
-    attempts = (_try_lock(path, store, how) for _ in range(MOST_ATTEMPTS))
+def _lock(path: Path, place: Path, how: int, error: type[SpkError]) -> int:
+    """Take a lock, or say who holds it. The kernel lets go of it when its owner dies, however it dies."""
+    attempts = (_try_lock(path, place, how, error) for _ in range(MOST_ATTEMPTS))
     descriptor = next((taken for taken in attempts if taken is not None), None)
     if descriptor is None:
-        raise StoreError(f"{path}: cannot be made, or comes and goes", "look what is at that path")
+        raise error(f"{path}: cannot be made, or comes and goes", "look what is at that path")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, os.fsencode(describe_process()), 0)
     return descriptor
@@ -98,7 +117,7 @@ def describe_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}: {command}"
 
 
-def _try_lock(path: Path, store: Path, how: int) -> int | None:
+def _try_lock(path: Path, place: Path, how: int, error: type[SpkError]) -> int | None:
     """The lock's descriptor; None where an owner before us finished, and took file or folder away meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +133,7 @@ def _try_lock(path: Path, store: Path, how: int) -> int | None:
     except BlockingIOError:
         owner = os.pread(descriptor, 4096, 0).decode(errors="replace") or "it does not say who"
         os.close(descriptor)
-        raise StoreError(f"{store}: another process is writing: {owner}", "wait for it, or stop it") from None
+        raise error(f"{place}: another process is writing: {owner}", "wait for it, or stop it") from None
     except OSError:
         os.close(descriptor)
         raise

@@ -119,6 +119,22 @@ def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert progress is no_progress
 
 
+def test_messages_go_above_what_is_live_but_for_those_that_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    output, log = Output(), logging.getLogger("model.x")
+    routine = {"routine": True}
+    with output.live("SHOWN"):
+        log.info("step 1", extra=routine)
+        log.warning("careful")
+    log.info("step 2", extra=routine)
+    drawn = terminal.getvalue()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", drawn)
+    assert "step 1" not in text and text.index("careful") < text.rindex("SHOWN") < text.index("step 2")
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")  # the cursor is shown again
+
+
 def test_work_is_one_bar_whatever_it_says_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)

@@ -15,7 +15,7 @@ from pipeline.errors import StoreError, UsageError
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("demo", "simulate", "ingest", "align", "voxelize"),
-    *("train", "evaluate", "inspect", "preview"),
+    *("train", "evaluate", "inspect", "preview", "plan"),
 )
 HELP_CPU_SECONDS = 0.4
 HEAVY = ("torch", "zarr", "numba", "dask", "numpy", "PIL", "yaml")

@@ -97,12 +97,14 @@ def test_leaves_a_complete_run_folder(store: Path, tmp_path: Path) -> None:
     }
     assert load_config(TrainConfig, run / "config.yaml") == replace(config(store), voxels="k4")
     facts = json.loads((run / "run.json").read_text())
-    assert facts["sessions"][0]["versions"]["torch"] == torch.__version__
+    (session,) = facts["sessions"]
+    assert session["versions"]["torch"] == torch.__version__
+    assert (session["step"], session["how"], session["error"]) == (6, "finished", None)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert lines[3]["val_frames"] == 3 and lines[-2]["loss"] == report.loss
     assert "val PSNR" in (run / "log.txt").read_text()
-    assert Image.open(run / "samples" / "step_000006.png").size == (3 * 16 + 2 * 4, 16)
+    assert Image.open(run / "samples" / "step_000006.png").width > 4 * 256
     assert list((run / "tensorboard").iterdir())
     info = read_info(run / "checkpoints" / "last.safetensors")
     assert info.step == 6 and info.best["val_psnr"] == report.val_psnr and info.averaged

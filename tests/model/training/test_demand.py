@@ -21,7 +21,9 @@ def needs(
 
 
 def demand(*some: ClipNeeds, idle: int = 0) -> Demand:
-    return Demand(needs=some or (needs(),), parameters=5 * MB, averaged=True, idle_bytes=idle)
+    return Demand(
+        needs=some or (needs(),), parameters=5 * MB, trainable=5 * MB, averaged=True, idle_bytes=idle
+    )
 
 
 def test_counts_weights_gradients_moments_averages_and_activations() -> None:
@@ -30,8 +32,10 @@ def test_counts_weights_gradients_moments_averages_and_activations() -> None:
     assert demand(idle=7 * MB).bytes(one_clip) == 107 * MB + 234 * MB
     assert demand().bytes(Setting(batches=2, crop=64)) == 100 * MB + 4 * 234 * MB
     assert demand().bytes(Setting(batches=8, crop=32)) == 100 * MB + 234 * MB // 4
-    plain = Demand(needs=(needs(),), parameters=5 * MB, averaged=False)
+    plain = Demand(needs=(needs(),), parameters=5 * MB, trainable=5 * MB, averaged=False)
     assert plain.bytes(one_clip) == 80 * MB + 234 * MB
+    tuned = Demand(needs=(needs(),), parameters=5 * MB, trainable=MB, averaged=True)
+    assert tuned.bytes(one_clip) == 20 * MB + 16 * MB + 234 * MB
 
 
 def test_a_measurement_corrects_what_is_there_in_any_case() -> None:

@@ -75,6 +75,9 @@ def test_no_disk_is_blamed_from_which_nothing_came() -> None:
 def test_processors_that_others_use_and_steps_that_are_too_short() -> None:
     assert "others use the 8 processors" in slow_data(READING, CROWDED, 10.0, 0.5)
     assert "busy only 10% of the time: steps are too short" in slow_data(READING, IDLE, 10.0, 0.5)
+    idle_and_held_up = Readings(wall_s=2.0, cpu_s=0.5)
+    assert "steps are too short" in slow_data(READING, idle_and_held_up, 10.0, 0.5)
+    assert "by the disk" in slow_data(READING, idle_and_held_up._replace(disk_bytes=1000), 10.0, 0.5)
     one = replace(READING, workers=1)
     assert "the reading thread is busy unpacking" in slow_data(one, UNPACKING, 20.0, 0.5)
 

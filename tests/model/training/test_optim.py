@@ -12,6 +12,7 @@ from model.training.optim import (
     build_optimizer,
     freeze,
     frozen_groups,
+    learning_rates,
     paces_of,
     parameter_groups,
 )
@@ -89,6 +90,12 @@ def test_groups_are_frozen_and_released_by_the_step() -> None:
     assert {name.split(".")[0] for name in learning} == {"spike_encoder", "fusions"}
     freeze(optimizer, (False, False, False))
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_rates_of_now_go_by_the_names_of_the_groups() -> None:
+    optimizer = build_optimizer(Parts(), OptimConfig(lr=1e-3))
+    optimizer.param_groups[2]["lr"] = 5e-4
+    assert learning_rates(optimizer) == {"rgb": 1e-3, "spikes": 1e-3, "flow": 5e-4}
 
 
 def test_a_network_without_flow_has_one_group() -> None:

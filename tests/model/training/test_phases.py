@@ -17,7 +17,7 @@ from model.train import TrainReport, train
 from model.training.config import PhaseConfig, TrainConfig
 from model.training.dry_run import plan_training
 from model.training.optim import OptimConfig
-from model.training.phases import Phase, largest_phase, phase_batches, phases_of, sources_of
+from model.training.phases import Phase, largest_phase, phase_batches, phases_of, seen_after, sources_of
 from pipeline.clips import ClipConfig, ClipSource, Sample
 from pipeline.config import to_plain
 from pipeline.errors import TrainingError, UsageError
@@ -227,6 +227,14 @@ def test_a_run_goes_on_around_a_border_to_the_same_weights_bit_for_bit(
         load_tensors(run / "checkpoints" / "last.safetensors") for run in (whole.run, tmp_path / "run")
     )
     assert one.keys() == two.keys() and not [key for key in one if not torch.equal(one[key], two[key])]
+
+
+@pytest.mark.parametrize(("steps", "clips", "epochs"), [(0, 0, 0.0), (1, 6, 1.5), (5, 21, 6.0), (9, 24, 7.5)])
+def test_what_was_seen_counts_the_batches_of_each_phase(steps: int, clips: int, epochs: float) -> None:
+    phases = phases_of(config())
+    assert [phase.batch_size for phase in phases] == [2, 1, 1]
+    there_are = [range(4), range(4), range(2)]  # as long as the sources
+    assert seen_after(phases, there_are, 3, steps) == (clips, epochs)
 
 
 def test_the_log_and_the_dry_run_tell_the_phases(store: Path, whole: TrainReport, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class FakeMachine:
             device=replace(CPU, kind=self.kind),
             free_bytes=8000 * MB,
             parameters=5 * MB,
+            trainable=5 * MB,
             idle_bytes=0,
             needs=(needs(crop=64, clips=stretches_of(config)[0].clips),),
             clips_per_s={1: 0.8, 2: 1.5, 4: 2.9},

@@ -37,7 +37,7 @@ class Device:
         return rehearsal(peak), factor * self.seconds[8 // setting.batches]
 
 
-DEMAND = Demand(needs=(needs(),), parameters=5 * MB, averaged=True)
+DEMAND = Demand(needs=(needs(),), parameters=5 * MB, trainable=5 * MB, averaged=True)
 FASTER = {1: 8.0, 2: 6.0, 4: 5.0, 8: 4.5}
 
 

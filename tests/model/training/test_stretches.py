@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from model.training.config import TrainConfig
+from model.training.config import PhaseConfig, TrainConfig
 from model.training.optim import OptimConfig
 from model.training.stretches import (
     divisible_by,
@@ -15,6 +15,7 @@ from model.training.stretches import (
     with_crop_limit,
 )
 from pipeline.clips import ClipConfig
+from pipeline.errors import UsageError
 
 CONFIG = TrainConfig(
     store=Path("store"),
@@ -68,3 +69,43 @@ def test_the_clips_of_a_step_stay_the_same_in_any_number_of_batches() -> None:
 def test_crops_are_cut_down_and_never_grow() -> None:
     assert with_crop_limit(CONFIG, 48).clip.crop == 48
     assert with_crop_limit(CONFIG, 96) == CONFIG
+
+
+PHASES = replace(
+    CONFIG,
+    phases=(
+        PhaseConfig(start=500, crop=128, batch_size=2),
+        PhaseConfig(start=800, num_frames=5),
+        PhaseConfig(start=2000),
+    ),
+)
+
+
+def test_phases_are_stretches() -> None:
+    found = [(one.start, one.stop, str(one), one.clips) for one in stretches_of(PHASES)]
+    assert found == [
+        (0, 200, "3x64x64, flow frozen", 12),
+        (200, 500, "3x64x64", 12),
+        (500, 800, "3x128x128", 6),
+        (800, 1000, "5x64x64", 12),
+    ]
+
+
+def test_a_miniature_has_the_same_phases() -> None:
+    before, after = stretches_of(PHASES), stretches_of(in_miniature(PHASES, 5))
+    assert [(one.clip, one.clips, one.flow_frozen) for one in before] == [
+        (one.clip, one.clips, one.flow_frozen) for one in after
+    ]
+    assert [one.steps for one in after] == [5] * 4
+
+
+def test_the_clips_of_every_phase_stay_the_same_in_any_number_of_batches() -> None:
+    assert divisible_by(PHASES) == 6
+    for batches in (1, 2, 3, 6):
+        assert stretches_of(taken_in(PHASES, batches)) == stretches_of(PHASES)
+    with pytest.raises(UsageError, match="500"):
+        with_clips(PHASES, 4)
+
+
+def test_crops_of_phases_are_cut_down_too() -> None:
+    assert [one.clip.crop for one in stretches_of(with_crop_limit(PHASES, 96))] == [64, 64, 96, 64]

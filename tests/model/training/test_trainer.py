@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.parallel import Parallel
-from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.events import Best, Listener, Milestone, Seen, StepMetrics, Validation
 from model.training.learner import StepResult
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
@@ -43,6 +43,10 @@ class Recorder(Listener):
         self.validations: list[tuple[int, float, bool]] = []
         self.pictures: list[int] = []
         self.failures: list[int] = []
+        self.saved: list[tuple[int, bool]] = []
+
+    def on_saved(self, step: int, is_best: bool) -> None:
+        self.saved.append((step, is_best))
 
     def on_step(self, metrics: StepMetrics) -> None:
         self.steps.append(metrics)
@@ -95,9 +99,17 @@ def test_logs_saves_looks_and_shows_when_due_and_at_the_end() -> None:
     assert [metrics.step for metrics in run.heard.steps] == [2, 4, 6, 7]
     assert run.heard.validations == [(3, 30.0, True), (6, 29.0, False), (7, 31.0, True)]
     assert run.heard.pictures == [6, 7]
-    assert [(m.step, m.is_best) for m in run.saved] == [(3, True), (5, False), (7, True)]
+    assert [(m.step, m.is_best) for m in run.saved] == [(3, True), (5, False), (7, True)] == run.heard.saved
     assert run.saved[1].best == Best(3, 30.0) and run.saved[2].best == Best(7, 31.0)
     assert run.progress == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_clips_a_second_and_epochs_count_the_clips_of_all_processes() -> None:
+    run = Run(FakeLearner(), Schedule(steps=6, log_every=6))
+    run.trainer.seen = lambda steps: Seen(8 * steps, 8 * steps / 32)
+    run.trainer.fit(clips(), StopRequest())
+    (metrics,) = run.heard.steps
+    assert metrics.epoch == 1.5 and metrics.samples_per_s == 8 * metrics.steps_per_s
 
 
 def test_is_told_before_each_step_and_tells_where_its_time_went() -> None:
@@ -189,7 +201,7 @@ def test_a_periodic_checkpoint_that_fails_is_loud_and_the_last_one_fatal(
         pytest.raises(TrainingError, match=r"step 4 cannot be written.*No space"),
     ):
         run.trainer.fit(clips(), StopRequest())
-    assert tried == [2, 4] and "CANNOT BE WRITTEN" in caplog.text
+    assert tried == [2, 4] and "CANNOT BE WRITTEN" in caplog.text and not run.heard.saved
 
 
 def test_says_when_the_clips_run_out() -> None:

@@ -5,37 +5,31 @@ from pathlib import Path
 import pytest
 
 from pipeline.checkup import disk
+from pipeline.mounts import Mount
 
 GB = 10**9
-MOUNTS = r"""proc /proc proc rw 0 0
-/dev/sda / ext4 rw 0 0
-server:/x /data nfs4 rw 0 0
-tmpfs /data/fast tmpfs rw 0 0
-sshfs /with\040space fuse.sshfs rw 0 0
-"""
 
 
 @pytest.mark.parametrize(
-    ("folder", "kind", "status"),
+    ("kind", "status"),
     [
-        ("/home", "ext4", "ok"),
-        ("/data", "nfs4", "note"),
-        ("/data/store", "nfs4", "note"),
-        ("/data/fast/x", "tmpfs", "note"),
-        ("/database", "ext4", "ok"),
-        ("/with space/x", "fuse.sshfs", "note"),
+        ("ext4", "ok"),
+        ("fuseblk", "ok"),
+        ("nfs4", "note"),
+        ("fuse.sshfs", "note"),
+        ("lustre", "note"),
+        ("tmpfs", "note"),
     ],
 )
-def test_knows_the_file_system(folder: str, kind: str, status: str, tmp_path: Path) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text(MOUNTS)
-    assert disk.file_system(Path(folder), mounts)[0] == kind
-    (found,) = disk.check_file_system(Path(folder), mounts)
-    assert found.status == status and kind in found.found
+def test_file_systems_over_a_network_and_in_memory_are_worth_knowing(kind: str, status: str) -> None:
+    (found,) = disk.check_file_system(Path("/data"), Mount(Path("/data"), kind, "server:/x"))
+    assert (found.status, bool(found.fix)) == (status, status == "note")
+    assert found.found.startswith(f"server:/x ({kind} at /data)")
 
 
-def test_an_unknown_file_system_is_no_problem(tmp_path: Path) -> None:
-    assert next(disk.check_file_system(tmp_path, tmp_path / "none")).found == "unknown at /"
+def test_an_unknown_file_system_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "mount_of", lambda path: None)
+    assert next(disk.check_file_system(tmp_path)).status == "ok"
 
 
 @pytest.mark.parametrize(
