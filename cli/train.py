@@ -1,5 +1,8 @@
 """`spk train`: a network, from a store and a config."""
 
+import os
+import shutil
+import tempfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -8,9 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import EXIT_RESUMABLE, DryRun, Json, Output, Quiet, Verbose, counted, human_bytes
+from cli.console import (
+    EXIT_CHECK_FAILED,
+    EXIT_RESUMABLE,
+    DryRun,
+    Json,
+    Output,
+    Quiet,
+    Verbose,
+    counted,
+    human_bytes,
+)
 from cli.presets import config_path
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from model.training.config import TrainConfig
@@ -35,6 +48,16 @@ def train(
         bool,
         typer.Option("--profile", help="Show where the time of steps 6 to 10 goes, and write RUN/profile."),
     ] = False,
+    check_resume: Annotated[
+        bool,
+        typer.Option(
+            "--check-resume",
+            help="Prove it: train, kill, resume, and compare with a run that was not killed.",
+        ),
+    ] = False,
+    check_steps: Annotated[
+        int, typer.Option(min=2, help="Steps of --check-resume, before the kill and after.")
+    ] = 10,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -47,6 +70,11 @@ def train(
     settings = _read_settings(config, changes)
     if dry_run:
         _say_plan(output, settings, run, resume=resume)
+        return
+    if check_resume:
+        if resume:
+            raise UsageError("--check-resume makes runs of its own, and resumes those", "leave --resume out")
+        _check_resume(output, settings, [str(config), *changes], out, check_steps)
         return
 
     from model.train import train as run_training
@@ -88,6 +116,44 @@ def _read_settings(name: Path, overrides: list[str]) -> "TrainConfig":
                 error.problem, f"say what to learn from: spk train {name} store=STORE"
             ) from None
         raise
+
+
+def _check_resume(
+    output: Output, settings: "TrainConfig", arguments: list[str], out: Path | None, steps: int
+) -> None:
+    if "WORLD_SIZE" in os.environ:
+        raise UsageError("--check-resume starts processes of its own", "run it without torchrun")
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: not empty", "choose another folder with -o, or none for a temporary one")
+
+    import torch
+
+    from cli.check_resume import check_resume
+
+    on_cuda = settings.parallel.device != "cpu" and torch.cuda.is_available()
+    folder = out or Path(tempfile.mkdtemp(prefix="spk-check-resume-"))
+    with output.progress() as progress:
+        check = check_resume(folder, arguments, steps, deterministic=on_cuda, progress=progress)
+    rows = [
+        (part.part, _is_equal(part.equal, part.max_difference), part.digests[0][:16]) for part in check.parts
+    ]
+    output.table(f"{steps} steps, kill -9, {steps} steps", ("part", "equal", "SHA-256"), rows)
+    if repeated := [part.part for part in check.repeated if not part.equal]:
+        output.say(f"two runs that nothing disturbed differ as well, in: {', '.join(repeated)}")
+    kept = out is not None or not check.ok
+    if kept:
+        output.say(f"the runs are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    output.result(check.to_json() | {"run": str(folder) if kept else None})
+    if not check.ok:
+        raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+def _is_equal(equal: bool, difference: float | None) -> str:
+    if equal:
+        return "yes"
+    return "no" if difference is None else f"no: by up to {difference:.1e}"
 
 
 def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: bool) -> None:

@@ -39,6 +39,7 @@ class ParallelConfig:
         strategy: of several processes. "ddp" keeps all weights, averages and moments in each of them; "fsdp" splits
             them, for less memory and more communication. Checkpoints do not depend on it.
         timeout_s: seconds that the processes wait for each other before they give up.
+        deterministic: use kernels that repeat their results to the bit, where there are any; slower on CUDA.
 
     Raises:
         ValueError: naming the field and its value.
@@ -49,6 +50,7 @@ class ParallelConfig:
     compile: bool = False
     strategy: Literal["ddp", "fsdp"] = "ddp"
     timeout_s: float = 600.0
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from model.network import build_network
 from model.normalize import VoxelNormalizer
 from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
+from model.repeatable import repeatable
 from model.training.agreement import agreed, run_in_common
 from model.training.config import TrainConfig
 from model.training.events import Best, Listener, Milestone
@@ -31,7 +33,15 @@ from model.training.optim import learning_rates, paces_of
 from model.training.phases import phase_batches, phases_of, seen_after, sources_of
 from model.training.profiling import ProfileReport, StepProfiler
 from model.training.progress_picture import ProgressPicture
-from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
+from model.training.provenance import (
+    checkpoint_header,
+    generator_digest,
+    identity_of,
+    numerics,
+    run_facts,
+    session_facts,
+    warn_of_other_numerics,
+)
 from model.training.run_folder import RunFolder, require_same
 from model.training.runlog import FailedBatches, LogLines, errors_only, log_file
 from model.training.samples import SamplePictures, examples
@@ -39,6 +49,7 @@ from model.training.schedules import in_words
 from model.training.session import Session, recorded
 from model.training.signals import StopRequest
 from model.training.tensorboard_log import TensorBoardLog
+from model.training.tolerant import Tolerant, tolerant_threads
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource
@@ -113,8 +124,9 @@ def train(
     """
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(parallel(config.parallel))
+        stack.enter_context(repeatable(config.parallel.deterministic))
         stop = stack.enter_context(StopRequest())
-        folder = RunFolder(run, config.keep_checkpoints)
+        folder = RunFolder(run, config.keep_checkpoints, config.keep_every)
         if place.is_main:
             stack.enter_context(folder.lock())
         goes_on = resume and folder.is_run
@@ -134,12 +146,15 @@ def train(
             first = start.step if start else 0
             if start:
                 require_same(run, start.header["identity"], identity)
+                warn_of_other_numerics(run, start.header.get("numerics", {}), numerics(place))
+            best = folder.checkpoints.find_best(start) if start else None
             clip = clip_size(config, source.num_bins, source.scale)
             recomputation = plan_recomputation(config.network, clip, place)
             learner, parent = _learner(config, source, normalization, place, start, recomputation)
             if place.world > 1:
                 facts |= run_in_common(config, store, start, stop_at)
         if place.is_main:
+            folder.tidy(start, best)
             if not goes_on:
                 stack.enter_context(log_file(run / "log.txt"))
             facts = run_facts(config, store, learner.network), session_facts(place, first)
@@ -167,7 +182,7 @@ def train(
             save=_saver(
                 folder,
                 learner,
-                checkpoint_header(config, store, source, normalization, identity, learner.network),
+                checkpoint_header(config, store, source, normalization, identity, learner.network, place),
             ),
             validate=validator if config.validate_every and validator.windows else None,
             listeners=listeners,
@@ -175,7 +190,9 @@ def train(
             before_step=profiler.before_step if profiler else None,
             seen=partial(seen_after, phases, sources, config.optim.accumulate * place.world),
         )
-        trainer.best = Best(**start.best) if start and start.best else None
+        if start:
+            skipped = (start.header.get(name, 0) for name in ("skipped", "skipped_in_a_row"))
+            trainer.go_on_from(Best(**best.best) if best else None, *skipped)
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
         read = partial(
             phase_batches,
@@ -283,13 +300,12 @@ def _listeners(
     learner: Learner,
     first: int,
     times: ReaderTimes,
-) -> list[Listener]:
+) -> Sequence[Listener]:
+    stack.enter_context(tolerant_threads())
     metrics = MetricsFile(run / "metrics.jsonl", first)
     text, rates = dump_yaml(to_plain(config)), partial(learning_rates, learner.optimizer)
     board = TensorBoardLog(run / "tensorboard", first, config=text, rates=rates)
     picture = ProgressPicture(run)
-    for opened in (picture, metrics, board):
-        stack.enter_context(contextlib.closing(opened))
     learner.watch.show = board.show_layers
     step_clips = config.batch_size * config.optim.accumulate * learner.place.world
     hints = Hints(
@@ -303,13 +319,24 @@ def _listeners(
     if config.sample_every:
         clips = examples(validator, source, config.sample_clips, config.seed)
         listeners.append(SamplePictures(run / "samples", clips, learner.restore, board.show))
-    return [*listeners, picture]
+    tolerant = [Tolerant(listener) for listener in [*listeners, picture]]
+    for listener in tolerant:
+        stack.callback(listener.close)
+    return tolerant
 
 
 def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Callable[[Milestone], None]:
     def save(milestone: Milestone) -> None:
         best = milestone.best._asdict() if milestone.best else None
-        changing = {"step": milestone.step, "loss": milestone.loss, "best": best, "learner": learner.plain()}
+        changing = {
+            "step": milestone.step,
+            "loss": milestone.loss if math.isfinite(milestone.loss) else None,
+            "best": best,
+            "skipped": milestone.skipped,
+            "skipped_in_a_row": milestone.skipped_in_a_row,
+            "learner": learner.plain(),
+            "rng": {**header["rng"], "state": generator_digest(learner.place)},
+        }
         tensors = learner.tensors()
         if learner.place.is_main:
             folder.checkpoints.save(tensors, {**header, **changing}, best=milestone.is_best)

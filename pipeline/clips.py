@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -37,6 +38,14 @@ class Sample(NamedTuple):
     blurry: torch.Tensor
     voxels: torch.Tensor
     sharp: torch.Tensor
+
+
+def checksum_of(samples: Iterable[Sample]) -> str:
+    """The CRC-32C of all bytes of samples or batches in their order, in hexadecimal: equal for equal ones."""
+    checksum = google_crc32c.Checksum()
+    for part in itertools.chain.from_iterable(samples):
+        checksum.update(part.cpu().contiguous().numpy())
+    return checksum.hexdigest().decode()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,6 +51,12 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder; nobody may be writing there now."""
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        leftover.unlink(missing_ok=True)
+
+
 def make_durable(directory: Path) -> None:
     """Make a directory, and those above it, whose names survive a power cut as well."""
     if directory.is_dir():

@@ -52,7 +52,8 @@ class TrainConfig:
         sample_clips: clips in a picture of what the network does.
         validate_crop: side in pixels of the centre that is validated; None takes full frames.
         validate_clips: most clips of a sequence that are validated; None takes all.
-        keep_checkpoints: how many `step_*` stay beside `best` and `last`.
+        keep_checkpoints: how many of the newest `step_*` stay beside `best` and `last`.
+        keep_every: the `step_*` of every so many steps stay for ever; 0 keeps none so.
     """
 
     store: Path
@@ -72,6 +73,7 @@ class TrainConfig:
     validate_crop: int | None = 512
     validate_clips: int | None = 4
     keep_checkpoints: int = 2
+    keep_every: int = 0
     clip: ClipConfig = field(default_factory=ClipConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -83,7 +85,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "sample_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
-        every = ("validate_every", "checkpoint_every", "sample_every", "histogram_every")
+        every = ("validate_every", "checkpoint_every", "sample_every", "histogram_every", "keep_every")
         for name in ("seed", "workers", *every):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} is negative")

@@ -24,12 +24,18 @@ class Best(NamedTuple):
 
 
 class Milestone(NamedTuple):
-    """A state worth a checkpoint: steps done, loss of the last one, the best so far, and whether this is it."""
+    """A state worth a checkpoint: steps done, loss of the last one, the best so far, and whether this is it.
+
+    Attributes:
+        skipped, skipped_in_a_row: steps left out so far, and of these the ones since the last that was not.
+    """
 
     step: int
     loss: float
     best: Best | None
     is_best: bool
+    skipped: int = 0
+    skipped_in_a_row: int = 0
 
 
 class Seen(NamedTuple):
@@ -53,6 +59,7 @@ class StepMetrics:
         epoch: how many times every clip was seen.
         validation_share, saving_share: parts of all the time of this session that went to validation (with pictures),
             and to writing checkpoints.
+        clips: checksum of the clips that this process learned from in this step, as they came.
     """
 
     step: int
@@ -71,6 +78,7 @@ class StepMetrics:
     epoch: float = 0.0
     validation_share: float = 0.0
     saving_share: float = 0.0
+    clips: str = ""
 
 
 class Listener(Protocol):
@@ -87,6 +95,9 @@ class Listener(Protocol):
 
     def on_pictures(self, step: int, network: nn.Module) -> None:
         """It is time to show what `network` does after `step` steps."""
+
+    def on_checkpoint(self, step: int) -> None:
+        """The state after `step` steps is about to be saved: what was told until now must not be lost any more."""
 
     def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
         """Training stops because these batches of step `step` (from 0) gave no finite loss or gradient."""

@@ -193,7 +193,9 @@ class Learner:
             self._load_moments(tensors)
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"the checkpoint does not fit the network: {error}") from error
-        if self.scaler.is_enabled():
+        if (
+            self.scaler.is_enabled() and plain["scaler"]
+        ):  # there is none of a run that had another precision so far
             self.scaler.load_state_dict(dict(plain["scaler"]))
 
     def _load_moments(self, tensors: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ best so far). A number that is not finite is null.
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -82,6 +83,11 @@ class MetricsFile(Listener):
         self._write(
             {"step": step, "val_psnr": validation.psnr, "val_frames": validation.frames, "best": is_best}
         )
+
+    def on_checkpoint(self, step: int) -> None:
+        """Bring the lines to the disk: a run goes on from its checkpoint, and does not write them again."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def _write(self, values: Mapping[str, Any]) -> None:
         finite = {

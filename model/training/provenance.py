@@ -1,7 +1,10 @@
 """Where a run comes from: what decides its weights, what its checkpoints carry along, what `run.json` says."""
 
+import hashlib
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +18,8 @@ from pipeline.clips import ClipSource
 from pipeline.config import to_plain
 from pipeline.stats import Normalization
 from pipeline.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 def identity_of(config: TrainConfig, store: Store, source: ClipSource, place: Parallel) -> dict[str, Any]:
@@ -39,6 +44,7 @@ def checkpoint_header(
     normalization: Normalization,
     identity: Mapping[str, Any],
     network: nn.Module,
+    place: Parallel,
 ) -> dict[str, Any]:
     """What every checkpoint of a run says, whatever its step; see `CheckpointInfo`."""
     size = trainable(network)
@@ -52,8 +58,45 @@ def checkpoint_header(
         "normalization": to_plain(normalization),
         "store": {"path": store.place, "fingerprint": store.fingerprint},
         "rng": {"seed": config.seed, "scheme": "seeded anew for each (seed, step, process)"},
+        "numerics": numerics(place),
         "versions": versions(),
     }
+
+
+def generator_digest(place: Parallel) -> str:
+    """SHA-256 of the state of torch's generators: a resumed run comes to the same one, though it is not restored."""
+    states = [torch.get_rng_state()]
+    if place.device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(place.device))
+    return hashlib.sha256(b"".join(state.numpy().tobytes() for state in states)).hexdigest()
+
+
+def numerics(place: Parallel) -> dict[str, Any]:
+    """What the last bits of a result depend on beside the settings that must stay: sums in another order differ."""
+    on_cuda = place.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(place.device) if on_cuda else "cpu",
+        "threads": None if on_cuda else torch.get_num_threads(),
+        "processes": place.world,
+        "precision": place.precision,
+        "compile": place.compile,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "torch": torch.__version__,
+    }
+
+
+def warn_of_other_numerics(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say what keeps a resumed run from repeating an uninterrupted one bit for bit, if anything does."""
+    changed = [
+        f"{name} {now[name]} ({then[name]} before)"
+        for name in now
+        if name in then and then[name] != now[name]
+    ]
+    if changed:
+        logger.warning(
+            "%s: resumed with %s: as good as before, but not bit for bit what it would have been without a stop",
+            *(run, ", ".join(changed)),
+        )
 
 
 def run_facts(config: TrainConfig, store: Store, network: nn.Module) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from typing import Any
 
 from model.checkpoint import CheckpointFolder, CheckpointInfo
 from pipeline.errors import CheckpointError, TrainingError, UsageError
-from pipeline.files import write_atomic
+from pipeline.files import remove_partial, write_atomic
 from pipeline.storage.lock import hold_lock
 
 logger = logging.getLogger(__name__)
 
 FREE_KEYS = (
-    *("steps", "store", "init", "workers", "parallel", "loss.vgg_weights", "keep_checkpoints"),
+    *("steps", "store", "init", "workers", "parallel", "loss.vgg_weights"),
+    *("keep_checkpoints", "keep_every"),
     *("log_every", "validate_every", "checkpoint_every", "sample_every", "validate_crop", "validate_clips"),
     *("sample_clips", "histogram_every"),
     *("network.checkpoint_stages", "network.memory_gb"),
@@ -37,16 +38,17 @@ class RunFolder:
     Args:
         path: the folder; made when the run begins to write.
         keep: how many checkpoints to keep.
+        keep_every: keep those of every so many steps for ever; 0 keeps none so.
     """
 
-    def __init__(self, path: Path, keep: int = 2) -> None:
+    def __init__(self, path: Path, keep: int = 2, keep_every: int = 0) -> None:
         self.path = path
-        self.checkpoints = CheckpointFolder(path / "checkpoints", keep)
+        self.checkpoints = CheckpointFolder(path / "checkpoints", keep, keep_every)
 
     @property
     def is_run(self) -> bool:
         """Whether a run has begun here."""
-        return (self.path / "run.json").is_file()
+        return (self.path / "run.json").is_file() or bool(self.checkpoints.steps())
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -65,6 +67,12 @@ class RunFolder:
                     raise
                 logger.warning("%s: no lock on this file system: let nothing else train here", self.path)
             yield
+
+    def tidy(self, start: CheckpointInfo | None, best: CheckpointInfo | None) -> None:
+        """Remove what a killed session left half written, and name `start` and `best` so; under the lock only."""
+        for folder in (self.path, self.path / "samples"):
+            remove_partial(folder)
+        self.checkpoints.mend(start, best)
 
     def _refuse_file(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -92,6 +100,8 @@ class RunFolder:
             raise UsageError(
                 f"{self.path}: not the folder of a run (no run.json)", "check the folder given with -o"
             )
+        if not (self.path / "run.json").is_file():
+            logger.warning("%s: run.json is gone, and with it what it said of earlier sessions", self.path)
         start = self.checkpoints.load_last()
         if start is None:
             logger.warning("%s: no checkpoint was saved yet; starting at step 0", self.path)
@@ -129,19 +139,22 @@ def require_same(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> 
     """Compare the settings a checkpoint was made with and those of now.
 
     Args:
-        then, now: nested plain values; of the keys in `FREE_KEYS` nothing is said.
+        then, now: nested plain values; those of the keys in `FREE_KEYS` may differ, and what does is logged.
 
     Raises:
         UsageError: some differ; all of them are named.
     """
     old, new = flatten(then), flatten(now)
     missing = "(not set)"
-    changed = [
-        f"  {key}: {old.get(key, missing)} in the run, {new.get(key, missing)} now"
+    differing = {
+        key: f"{key}: {old.get(key, missing)} in the run, {new.get(key, missing)} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, missing) != new.get(key, missing) and not _is_free(key)
-    ]
-    if changed:
+        if old.get(key, missing) != new.get(key, missing)
+    }
+    for key, change in differing.items():
+        if _is_free(key):
+            logger.info("changed setting: %s", change)
+    if changed := [f"  {change}" for key, change in differing.items() if not _is_free(key)]:
         raise UsageError(
             "\n".join([f"{run}: cannot be resumed with other settings:", *changed]),
             f"resume with {run / 'config.yaml'}, or start a new run with "

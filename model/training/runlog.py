@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,8 +24,7 @@ ROUTINE = {"routine": True}
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append what this program logs inside to `path`, from INFO on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     with contextlib.closing(handler), _our_loggers() as loggers:
         for log in loggers:
@@ -36,6 +36,20 @@ def log_file(path: Path) -> Iterator[None]:
         finally:
             for log in loggers:
                 log.removeHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that lacks what a full disk does not take; it was said on the terminal as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of logging
+        """Report what is not the disk's fault."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close it, and write what is left if there is space."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 @contextlib.contextmanager

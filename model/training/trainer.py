@@ -13,7 +13,7 @@ from model.training.events import Best, Listener, Milestone, Seen, StepMetrics, 
 from model.training.learner import Learner, StepResult
 from model.training.pace import Pace
 from model.training.signals import StopRequest
-from pipeline.clips import Sample
+from pipeline.clips import Sample, checksum_of
 from pipeline.errors import TrainingError
 from pipeline.reports import Progress, no_progress
 
@@ -94,6 +94,12 @@ class Trainer:
         self.best: Best | None = None
         self.skipped = 0
         self._in_a_row = 0
+        self._saved_best: Best | None = None
+
+    def go_on_from(self, best: Best | None, skipped: int, skipped_in_a_row: int) -> None:
+        """Take up what a `Milestone` told, before `fit`."""
+        self.best = self._saved_best = best
+        self.skipped, self._in_a_row = skipped, skipped_in_a_row
 
     def fit(self, batches: Iterator[Sample], stop: StopRequest, *, start: int = 0) -> Fit:
         """Do the steps from `start` on, until the schedule, a signal or a failure ends them.
@@ -118,13 +124,14 @@ class Trainer:
             pace.done()
             self.progress(step, schedule.steps, f"loss {result.loss:.4f}")
             if schedule.due(step, schedule.log_every):
-                self._log(step, result, pace)
+                self._log(step, result, pace, clips)
             with pace.paused("validation"):
                 is_best = self._look(step)
             ending = step == schedule.steps or self._is_asked(step, result, stop)
             if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+                counts = self.skipped, self._in_a_row
                 with pace.paused("saving"):
-                    self._save(Milestone(step, result.loss, self.best, is_best), final=ending)
+                    self._save(Milestone(step, result.loss, self.best, is_best, *counts), final=ending)
             if ending and step < schedule.steps:
                 logger.warning("stopped after step %d of %d; go on with --resume", step, schedule.steps)
                 return Fit(step, result.loss, True)
@@ -161,7 +168,7 @@ class Trainer:
             "lower optim.lr or optim.clip_norm, or use parallel.precision=fp32, and resume from the last checkpoint",
         )
 
-    def _log(self, step: int, result: StepResult, pace: Pace) -> None:
+    def _log(self, step: int, result: StepResult, pace: Pace, clips: Sequence[Sample]) -> None:
         steps_per_s, data_share = pace.lap()
         metrics = StepMetrics(
             step=step,
@@ -180,6 +187,7 @@ class Trainer:
             epoch=self.seen(step).epochs,
             validation_share=pace.pause_share("validation"),
             saving_share=pace.pause_share("saving"),
+            clips=checksum_of(clips),
         )
         for listener in self.listeners:
             listener.on_step(metrics)
@@ -205,19 +213,33 @@ class Trainer:
         return is_best
 
     def _save(self, milestone: Milestone, *, final: bool) -> None:
+        place, saved = self.learner.place, self._write(milestone, final=final)
+        if place.sum(torch.tensor([float(not saved)], device=place.device)).item():
+            self.best = (
+                self._saved_best
+            )  # one that is not on disk is none: the next that beats the saved one is
+        else:
+            self._saved_best = self.best
+
+    def _write(self, milestone: Milestone, *, final: bool) -> bool:
+        """Whether the checkpoint is on disk; if not, all that was there before still is."""
         try:
+            for listener in self.listeners:
+                listener.on_checkpoint(milestone.step)
             self.save(milestone)
         except OSError as error:
             if final:
                 raise TrainingError(
-                    f"the checkpoint of step {milestone.step} cannot be written: {error}"
+                    f"the checkpoint of step {milestone.step} cannot be written: {error}",
+                    "make space on that disk, and go on from the checkpoint before it with --resume",
                 ) from error
             logger.error(
                 "the checkpoint of step %d CANNOT BE WRITTEN: %s; training goes on", milestone.step, error
             )
-            return
+            return False
         for listener in self.listeners:
             listener.on_saved(milestone.step, milestone.is_best)
+        return True
 
 
 def _next(batches: Iterator[Sample], step: int) -> Sample:

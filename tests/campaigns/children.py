@@ -6,6 +6,7 @@ everything and has no threads, so that one costs milliseconds; what starts them 
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import signal
@@ -34,13 +35,20 @@ SHARD_BYTES, SPIKE_FRAMES = 8 << 10, 8
 
 
 class Children:
-    """Answers requests: `start`, then `wait`; or `here`, which runs a command in this process and so loads it."""
+    """Answers requests: `start`, then `wait`; `here` runs a command in this process and `load` imports a module.
+
+    What this process has loaded its children need not load.
+    """
 
     def __init__(self) -> None:
         self._started: dict[int, float] = {}
 
     def here(self, words: list[str]) -> dict[str, Any]:
         return {"code": _command(words)}
+
+    def load(self, module: str) -> dict[str, Any]:
+        importlib.import_module(module)
+        return {"code": 0}
 
     def start(self, words: list[str], folder: str, off: list[str], gate: str) -> dict[str, Any]:
         """Fork a child for one command; its output goes to files in `folder`. It waits until `gate` is a file."""

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import from_overrides
+from pipeline.ingest import ingest
+from pipeline.manifest import read_manifest
+from pipeline.simulate import simulate_scenes
+from pipeline.simulation.scenes import SceneConfig
+from pipeline.voxelize import voxelize
 from tests.campaigns.server import Server
 from tests.campaigns.stores import Values, tree_of, values_of
+from tests.campaigns.trainings import Trainings
 from tests.campaigns.trials import STAGES, Made
 
 
@@ -32,6 +39,24 @@ def made(server: Server, tmp_path_factory: pytest.TempPathFactory, small_scenes:
         server.here(*made.words(name, store))
         values[stage.after], trees[stage.after] = values_of(store), tree_of(store)
     return made
+
+
+@pytest.fixture(scope="session")
+def trainings(
+    tmp_path_factory: pytest.TempPathFactory, small_scenes: list[str], small_training: list[str]
+) -> Iterator[Trainings]:
+    """Trainings of eight steps; a store with voxel grids, and a process that has loaded torch."""
+    folder = tmp_path_factory.mktemp("trainings")
+    raw, store = folder / "raw", folder / "store"
+    simulate_scenes(raw, from_overrides(SceneConfig, small_scenes))
+    ingest(raw, store, read_manifest("simulated"), workers=1)
+    voxelize(store, num_bins=4, workers=1)
+    server = Server(folder)
+    for module in ("model.train", "torch._dynamo"):  # the second is what an optimizer imports when it is made
+        server.load(module)
+    often = ["steps=8", "batch_size=1", "checkpoint_every=3", "validate_every=4", "sample_every=0"]
+    yield Trainings(server, store, (*small_training, *often))
+    server.close()
 
 
 @pytest.fixture

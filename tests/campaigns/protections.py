@@ -1,10 +1,11 @@
-"""What protects a store, and how to do without it: a campaign that then finds nothing has no teeth."""
+"""What protects a store and a training, and how to do without it: a campaign that then finds nothing has no teeth."""
 
 import contextlib
 import fcntl
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,8 @@ import pipeline.files
 import pipeline.tasks
 from pipeline.storage import building, generations, mapped, nodes, shards
 from pipeline.storage.shards import CRC_BYTES
+
+SLOW_BYTES, SLOW_SECONDS = 16 << 10, 0.002
 
 Patch = tuple[Any, str, Any]
 """An object, the name of one of its attributes, and what it is to be."""
@@ -38,7 +41,7 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 def everywhere(thing: Any, instead: Any) -> list[Patch]:
     """Replace a function or constant in every module that has it, under whatever name."""
-    packages = ("pipeline", "cli")
+    packages = ("pipeline", "model", "cli")
     modules = [m for name, m in list(sys.modules.items()) if name.partition(".")[0] in packages]
     return [
         (module, name, instead)
@@ -53,6 +56,43 @@ def _in_place(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         yield file
+
+
+class _SlowFile:
+    """Takes its bytes in pieces, like a disk with other things to do: a kill between two of them is easy to place."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: Any) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), SLOW_BYTES):
+            self._file.write(view[start : start + SLOW_BYTES])
+            self._file.flush()
+            time.sleep(SLOW_SECONDS)
+
+
+def _slowly(opened: Callable[..., Any]) -> Callable[..., Any]:
+    @contextlib.contextmanager
+    def slow(path: Path, *, durable: bool = True) -> Iterator[_SlowFile]:
+        with opened(path, durable=durable) as file:
+            yield _SlowFile(file)
+
+    return slow
+
+
+def _from_the_first_batch() -> list[Patch]:
+    """A loader that keeps its place in memory only: after a restart it begins with the first batch again."""
+    from model import train
+    from pipeline.clips import batches
+
+    return [(train, "batches", lambda source, **how: batches(source, **{**how, "start_step": 0}))]
+
+
+def _one_long_row_of_random_numbers() -> list[Patch]:
+    from model.training.learner import Learner
+
+    return [(Learner, "_seed", lambda learner, step: None)]
 
 
 def _in_one_thread(function: Any, items: Any, workers: int, progress: Any, what: str) -> list[Any]:
@@ -117,6 +157,10 @@ def _no_generations() -> list[Patch]:
 SWITCHES: dict[str, Callable[[], list[Patch]]] = {
     "fsync": _no_fsync,
     "rename": lambda: everywhere(pipeline.files.atomic_file, _in_place),
+    "fast disk": lambda: everywhere(pipeline.files.atomic_file, _slowly(pipeline.files.atomic_file)),
+    "rename and fast disk": lambda: everywhere(pipeline.files.atomic_file, _slowly(_in_place)),
+    "step seeds": _one_long_row_of_random_numbers,
+    "step order": _from_the_first_batch,
     "generations": _no_generations,
     "chunk checksums": lambda: everywhere(shards.crc32c_bytes, lambda data: _AnyBytes(CRC_BYTES)),
     "metadata digests": lambda: [(hashlib, "sha256", _AnyDigest)],
@@ -124,4 +168,5 @@ SWITCHES: dict[str, Callable[[], list[Patch]]] = {
     "lock": lambda: [(fcntl, "flock", lambda descriptor, operation: None)],
     "threads": lambda: [(pipeline.tasks, "_on_threads", _in_one_thread)],
 }
-"""By name; "threads" is no protection, but without them the K-th system call is the same one each time."""
+"""By name. Some are no protections: without "threads" the K-th system call is the same one each time, and without a
+"fast disk" most of the time goes into writing."""

@@ -43,6 +43,11 @@ class Child:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
+    def is_running(self) -> bool:
+        """Whether it has not ended yet; one that has is told apart from none by the process that forked it."""
+        with open(f"/proc/{self.pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+
     def wait(self) -> Ended:
         told = self.server.ask(do="wait", pid=self.pid)
         printed = (self.folder / name for name in ("out", "err"))  # killed at once, it made neither
@@ -78,6 +83,10 @@ class Server:
     def here(self, *words: object) -> None:
         """Run a command in the process that children are forked from: what it loads, they need not."""
         assert self.ask(do="here", words=[str(word) for word in words])["code"] == 0, self._folder
+
+    def load(self, module: str) -> None:
+        """Import a module in the process that children are forked from."""
+        assert self.ask(do="load", module=module)["code"] == 0, self._folder
 
     def start(self, *words: object, off: Sequence[str] = (), gate: Path | None = None) -> Child:
         """Start a command.

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import side_by_side
+from cli import training_process
 from cli.side_by_side import train_side_by_side
 from pipeline.errors import TrainingError
 
@@ -31,7 +31,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "checkout" / "cli"
     package.mkdir(parents=True)
     (package / "__main__.py").write_text(TRAINER)
-    monkeypatch.setattr(side_by_side, "CHECKOUT", package.parent)
+    monkeypatch.setattr(training_process, "CHECKOUT", package.parent)
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,10 @@ import torch
 
 from model.checkpoint import (
     CheckpointFolder,
+    _link,
     find_checkpoint,
     load_network,
+    named_step,
     network_weights,
     read_info,
 )
@@ -102,9 +105,9 @@ def test_a_damaged_last_falls_back_to_the_one_before_and_says_so(
     damage(folder.steps()[0])  # `last` is another name of it
     info = folder.load_last()
     assert info is not None and info.step == 1
-    assert "last.safetensors: damaged" in caplog.text and "going on from" in caplog.text
+    assert "step_000002.safetensors: damaged" in caplog.text and "going on from" in caplog.text
     damage(folder.steps()[1])
-    with pytest.raises(CheckpointError, match="all 3 checkpoints are damaged"):
+    with pytest.raises(CheckpointError, match="all 2 checkpoints are damaged"):
         folder.load_last()
 
 
@@ -141,8 +144,90 @@ def test_a_run_folder_means_its_best_checkpoint_or_else_its_last(tmp_path: Path)
     folder = CheckpointFolder(tmp_path / "checkpoints")
     with pytest.raises(CheckpointError, match="no checkpoints in this folder"):
         find_checkpoint(tmp_path)
-    folder.save(tensors(), header(1), best=False)
-    assert find_checkpoint(tmp_path) == folder.last
-    folder.save(tensors(), header(2), best=True)
+    folder.save(tensors(), header(1, best=None), best=False)
+    assert find_checkpoint(tmp_path) == folder.path / "step_000001.safetensors"
+    folder.save(tensors(), header(2, best=BEST), best=True)
     assert find_checkpoint(tmp_path) == folder.best
     assert find_checkpoint(folder.last) == folder.last
+
+
+BEST = {"step": 2, "val_psnr": 30.5}
+
+
+def made(path: Path, steps: Iterable[int] = range(1, 6), **settings: int) -> CheckpointFolder:
+    """Checkpoints of which that of step 2 is the best."""
+    folder = CheckpointFolder(path, **settings)
+    for step in steps:
+        folder.save(tensors(step), header(step, best=BEST if step > 1 else None), best=step == 2)
+    return folder
+
+
+@pytest.mark.parametrize("harm", ["damaged", "deleted"])
+def test_a_best_that_is_lost_is_announced_and_the_newest_taken(
+    harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = made(tmp_path / "checkpoints")
+    damage(folder.best) if harm == "damaged" else folder.best.unlink()
+    assert find_checkpoint(tmp_path).samefile(folder.last)
+    assert "the best checkpoint, of step 2, is lost; the newest whole one, of step 5" in caplog.text
+    assert ("best.safetensors: damaged" in caplog.text) == (harm == "damaged")
+
+
+def test_a_best_that_was_not_named_so_yet_is_found_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = made(tmp_path / "checkpoints", steps=(1, 2))
+    folder.best.unlink()  # killed between two names
+    assert find_checkpoint(tmp_path) == folder.path / "step_000002.safetensors" and not caplog.text
+    start = folder.load_last()
+    folder.mend(start, folder.find_best(start))
+    assert folder.best.samefile(folder.last) and find_checkpoint(tmp_path) == folder.best
+
+
+def test_keeps_the_checkpoints_of_every_so_many_steps_for_ever(tmp_path: Path) -> None:
+    folder = made(tmp_path, steps=range(1, 12), keep=2, keep_every=4)
+    assert [named_step(path) for path in folder.steps()] == [11, 10, 8, 4]
+    assert read_info(folder.best).step == 2 and not list(tmp_path.glob(".*"))
+
+
+def test_what_came_after_a_damaged_checkpoint_was_gone_back_from_gives_way(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    damage(folder.last)
+    assert folder.load_last().step == 4
+    folder.save(tensors(), header(4, best=BEST), best=False)  # the run took another course
+    assert [named_step(path) for path in folder.steps()] == [4]
+    folder.save(tensors(), header(6, best=BEST), best=False)
+    assert [named_step(path) for path in folder.steps()] == [6, 4]
+
+
+def test_the_newest_is_found_whatever_it_is_called(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.last.unlink()  # killed before the step had its second name
+    os.link(folder.steps()[1], folder.last)
+    assert folder.load_last().step == 5
+    folder.mend(folder.load_last(), None)
+    assert read_info(folder.last).step == 5
+
+
+def test_a_step_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> None:
+    first, second = made(tmp_path).steps()
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(CheckpointError, match=r"step_000004\.safetensors: holds step 5"):
+        read_info(second)
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    for name in (".last.safetensors.partial", ".step_000006.safetensors.x1y2.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    before = {path.name for path in tmp_path.glob("[!.]*")}
+    folder.mend(folder.load_last(), None)
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_naming_a_checkpoint_as_it_is_named_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    folder.save(tensors(5), header(5, best=BEST), best=False)
+    _link(folder.last, folder.last.with_name("best.safetensors"))
+    _link(folder.last, folder.best)
+    assert not list(tmp_path.glob(".*")) and read_info(folder.best).step == 5

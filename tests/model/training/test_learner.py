@@ -98,6 +98,14 @@ def test_going_on_from_a_saved_state_repeats_the_uninterrupted_run_bit_for_bit(
     assert second.plain() == whole.plain()
 
 
+def test_a_run_goes_on_in_half_precision_with_a_scaler_that_begins_anew() -> None:
+    half = Parallel(device=torch.device("cpu"), precision="fp16")
+    first, second = make(), make(place=half)
+    run(first, range(2))
+    second.load(state_of(first), first.plain())
+    assert second.plain() == make(place=half).plain() != first.plain()
+
+
 def test_the_loss_falls() -> None:
     learner = make(OptimConfig(lr=3e-2, warmup_steps=0))
     losses = [learner.step(0, [clip(0)]).loss for _ in range(30)]

@@ -17,7 +17,14 @@ from model.checkpoint_file import save_checkpoint
 from model.parallel import Parallel
 from model.training.config import PhaseConfig, TrainConfig
 from model.training.optim import OptimConfig
-from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
+from model.training.provenance import (
+    checkpoint_header,
+    identity_of,
+    numerics,
+    run_facts,
+    session_facts,
+    warn_of_other_numerics,
+)
 from model.training.run_folder import require_same
 from pipeline.config import build
 from pipeline.errors import UsageError
@@ -78,7 +85,7 @@ def test_what_decides_the_weights_is_part_of_it(changed, named):
 
 
 def test_a_checkpoint_tells_all_that_using_it_takes(tmp_path):
-    header = checkpoint_header(CONFIG, STORE, SOURCE, NORMALIZATION, identity(), nn.Linear(2, 3))
+    header = checkpoint_header(CONFIG, STORE, SOURCE, NORMALIZATION, identity(), nn.Linear(2, 3), place())
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, {"model.weight": torch.zeros(2)}, {**header, "step": 7, "loss": 0.5, "best": None})
     info = read_info(path)
@@ -89,6 +96,17 @@ def test_a_checkpoint_tells_all_that_using_it_takes(tmp_path):
     assert build(TrainConfig, info.config, "header") == CONFIG
     assert info.header["identity"] == identity() and info.header["rng"]["seed"] == 3
     assert info.versions["torch"] == torch.__version__
+
+
+def test_says_what_keeps_a_resumed_run_from_the_same_bits(caplog: pytest.LogCaptureFixture) -> None:
+    here = numerics(place())
+    assert here["threads"] == torch.get_num_threads() and json.loads(json.dumps(here)) == here
+    warn_of_other_numerics(Path("run"), here, here)
+    warn_of_other_numerics(Path("run"), {}, here)  # a checkpoint that does not tell
+    assert not caplog.messages
+    warn_of_other_numerics(Path("run"), here | {"threads": 64, "device": "H100"}, here)
+    (said,) = caplog.messages
+    assert f"threads {here['threads']} (64 before)" in said and "device cpu (H100 before)" in said
 
 
 def test_a_run_tells_its_size_and_where_it_comes_from():

@@ -1,11 +1,15 @@
+import errno
+import fcntl
 import json
+import logging
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from model.training.run_folder import RunFolder, flatten, require_same
-from pipeline.errors import CheckpointError, UsageError
+from pipeline.errors import CheckpointError, TrainingError, UsageError
 
 
 def save(folder: RunFolder, step: int) -> None:
@@ -58,6 +62,49 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_and_says_so(
     assert "starting at step 0" in caplog.text
 
 
+def test_a_run_whose_facts_are_gone_is_still_a_run_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    save(folder, 1)
+    assert folder.is_run and folder.find_start(resume=True).step == 1
+    assert "run.json is gone" in caplog.text
+
+
+def test_one_training_at_a_time_and_nothing_is_left_of_the_lock(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with RunFolder(run).lock():
+        assert RunFolder(run).find_start(resume=False) is None  # a lock is no content
+        with pytest.raises(TrainingError, match=f"run: another process is writing: process {os.getpid()}"):
+            RunFolder(run).lock().__enter__()
+    assert not run.exists()
+    with RunFolder(run).lock():
+        (run / "log.txt").touch()
+    assert [path.name for path in run.iterdir()] == ["log.txt"]
+
+
+def test_trains_without_a_lock_where_the_file_system_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with RunFolder(tmp_path / "run").lock():
+        assert "no lock on this file system" in caplog.text
+
+
+def test_tidies_up_after_a_killed_session(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    save(folder, 1)
+    leftovers = [tmp_path / ".run.json.a.partial", tmp_path / "samples" / ".step_1.png.b.partial"]
+    for path in leftovers:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    folder.tidy(folder.find_start(resume=True), None)
+    assert not any(path.exists() for path in leftovers) and folder.checkpoints.last.is_file()
+
+
 def test_every_start_is_a_session(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_session({"store": "s"}, {"from_step": 0})
@@ -69,7 +116,9 @@ def test_every_start_is_a_session(tmp_path: Path) -> None:
         folder.write_session({}, {})
 
 
-def test_names_every_setting_that_changed_and_lets_the_harmless_ones(tmp_path: Path) -> None:
+def test_names_every_setting_that_changed_and_lets_the_harmless_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     then = {
         "optim": {"lr": 1e-3, "betas": [0.9, 0.99]},
         "seed": 0,
@@ -82,7 +131,12 @@ def test_names_every_setting_that_changed_and_lets_the_harmless_ones(tmp_path: P
         "steps": 20,
         "parallel": {"device": "cuda"},
     }
-    require_same(tmp_path, then, then | {"steps": 20, "parallel": {"device": "cuda"}})
+    with caplog.at_level(logging.INFO):
+        require_same(tmp_path, then, then | {"steps": 20, "parallel": {"device": "cuda"}})
+    assert caplog.messages == [
+        "changed setting: parallel.device: cpu in the run, cuda now",
+        "changed setting: steps: 10 in the run, 20 now",
+    ]
     with pytest.raises(UsageError) as caught:
         require_same(tmp_path, then, now)
     lines = caught.value.problem.splitlines()

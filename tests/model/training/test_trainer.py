@@ -11,7 +11,7 @@ from model.training.events import Best, Listener, Milestone, Seen, StepMetrics, 
 from model.training.learner import StepResult
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
-from pipeline.clips import Sample
+from pipeline.clips import Sample, checksum_of
 from pipeline.errors import TrainingError
 
 GOOD = StepResult(0.5, 0.5, 0.0, 1.0, 1e-3, True, False, False)
@@ -59,6 +59,13 @@ class Recorder(Listener):
 
     def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
         self.failures.append(step)
+
+
+class Second(Parallel):
+    """A process whose fellow has nothing to add to any sum."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
 
 
 def clips() -> Iterator[Sample]:
@@ -204,6 +211,45 @@ def test_a_periodic_checkpoint_that_fails_is_loud_and_the_last_one_fatal(
     assert tried == [2, 4] and "CANNOT BE WRITTEN" in caplog.text and not run.heard.saved
 
 
+def test_a_best_that_could_not_be_written_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(FakeLearner(), Schedule(steps=4, validate_every=1), [30.0, 33.0, 32.0, 31.0])
+    write = run.trainer.save
+
+    def save(milestone: Milestone) -> None:
+        if milestone.step == 2:
+            raise OSError(28, "No space left on device")
+        write(milestone)
+
+    run.trainer.save = save
+    run.trainer.fit(clips(), StopRequest())
+    assert [(m.step, m.is_best, m.best.step) for m in run.saved] == [
+        (1, True, 1),
+        (3, True, 3),
+        (4, False, 3),
+    ]
+
+
+def test_steps_left_out_are_counted_over_sessions() -> None:
+    first = Run(FakeLearner(BAD), Schedule(steps=9, stop_at=2, max_skipped=3))
+    first.trainer.fit(clips(), StopRequest())
+    (saved,) = first.saved
+    assert (saved.skipped, saved.skipped_in_a_row) == (2, 2)
+    second = Run(FakeLearner(BAD), Schedule(steps=9, max_skipped=3))
+    second.trainer.go_on_from(saved.best, saved.skipped, saved.skipped_in_a_row)
+    with pytest.raises(TrainingError, match="3 steps in a row, up to step 3"):
+        second.trainer.fit(clips(), StopRequest(), start=2)
+
+
+def test_tells_of_checkpoints_before_they_are_written_and_which_clips_a_step_had() -> None:
+    run = Run(FakeLearner(), Schedule(steps=2, log_every=1, checkpoint_every=1, accumulate=2))
+    run.heard.on_checkpoint = lambda step: run.progress.append(-step)
+    run.trainer.fit(clips(), StopRequest())
+    assert run.progress == [1, -1, 2, -2]
+    first, second = (metrics.clips for metrics in run.heard.steps)
+    step_of = clips()
+    assert first == checksum_of([next(step_of), next(step_of)]) != second
+
+
 def test_says_when_the_clips_run_out() -> None:
     with pytest.raises(TrainingError, match="no more clips at step 2"):
         Run(FakeLearner(), Schedule(steps=3)).trainer.fit(iter([next(clips())]), StopRequest())
@@ -211,7 +257,7 @@ def test_says_when_the_clips_run_out() -> None:
 
 def test_every_process_gives_its_part_of_a_checkpoint_and_only_the_main_one_speaks() -> None:
     learner = FakeLearner()
-    learner.place = Parallel(device=torch.device("cpu"), rank=1, world=2)
+    learner.place = Second(device=torch.device("cpu"), rank=1, world=2)
     run = Run(learner, Schedule(steps=2, log_every=1, checkpoint_every=1))
     run.trainer.fit(clips(), StopRequest())
     assert [milestone.step for milestone in run.saved] == [1, 2]
