@@ -87,7 +87,7 @@ def test_full_disks_cost_no_checkpoint(count, trainings, whole, some_sizes, tmp_
 
 
 def test_goes_on_when_a_checkpoint_does_not_fit_and_saves_the_next(trainings, whole, tmp_path, caplog):
-    """The disk is full for a while: a checkpoint is left out, which is said, and the run ends as if nothing was."""
+    """The disk is full for a while: a checkpoint is left out, which is said; the run ends as on a large disk."""
     caplog.set_level(logging.CRITICAL)
     place = tmp_path / "disk"
     with memory_disk(place, ENOUGH_KILOBYTES):

@@ -1,4 +1,4 @@
-"""Power cuts while a training writes checkpoints: all but the last are on disk, whole, and it goes on from them."""
+"""Power cuts while a run writes checkpoints: those before the last are on disk, whole, and it goes on from them."""
 
 import logging
 import shutil
