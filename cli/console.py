@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
@@ -60,9 +60,13 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def process_rank() -> int:
-    """This process's number among those that torchrun started; 0 without it. Only process 0 reports."""
-    text = os.environ.get("RANK", "0")
+def process_rank(variable: str = "RANK") -> int:
+    """This process's number among those that torchrun started; 0 without it. Only process 0 reports.
+
+    Args:
+        variable: "RANK", or "LOCAL_RANK" for the number among those on this machine.
+    """
+    text = os.environ.get(variable, "0")
     return int(text) if text.isdigit() else 0
 
 
@@ -79,6 +83,7 @@ class Output:
         level = level if self.speaks else logging.ERROR
         handler = _log_handler(self._notes, verbose=verbose)
         handler.addFilter(_make_printable)
+        self._handler = handler
         handler.setLevel(level)  # a run's log.txt hears more than the user wants to
         logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
         for package in ("cli", "model", "pipeline"):
@@ -123,10 +128,30 @@ class Output:
             self._for_people.print(Text(printable("\n".join(lines))), soft_wrap=True)
         raise typer.Exit(EXIT_QUARANTINED)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at a terminal and wants to see how it goes."""
+        return not self.quiet and self.speaks and sys.stderr.isatty()
+
+    @contextlib.contextmanager
+    def live(self, shown: RenderableType) -> Iterator[None]:
+        """Draw `shown` again and again below the log messages, and leave it there at the end.
+
+        Messages that only repeat what it shows, marked `routine`, are not printed meanwhile.
+        """
+        from rich.live import Live
+
+        self._handler.addFilter(_is_news)
+        try:
+            with Live(shown, console=self._notes, redirect_stdout=False):
+                yield
+        finally:
+            self._handler.removeFilter(_is_news)
+
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
         """A progress bar, on a terminal; nothing elsewhere."""
-        if self.quiet or not self.speaks or not sys.stderr.isatty():
+        if not self.is_watched:
             yield no_progress
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -172,6 +197,10 @@ def _make_printable(record: logging.LogRecord) -> logging.LogRecord:
     return shown
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    return not getattr(record, "routine", False)
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
@@ -192,3 +221,15 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def human_time(seconds: float) -> str:
+    """5400 as '1 h 30 min'."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"

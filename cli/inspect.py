@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import Json, Output, Quiet, Verbose, counted, human_bytes
+from cli.console import EXIT_CHECK_FAILED, Json, Output, Quiet, Verbose, counted, human_bytes
 from cli.presets import config_path, preset_names
+from cli.run_screen import show_run
 from pipeline.errors import FormatError, UsageError
 from pipeline.storage.places import is_remote, shown
 
@@ -19,16 +20,13 @@ KINDS = {
     ".safetensors": "checkpoint",
     ".yaml": "config",
     ".yml": "config",
+    ".json": "plan",
 }
 THUMBNAILS = 3
 PERIOD = {True: "yes", False: "no", None: "not seen"}
-RUN_LINES = (
-    *("loss", "val_psnr", "best_psnr", "best_step", "parameters"),
-    *("device", "sessions", "started", "parent", "store"),
-)
 CHECKPOINT_LINES = (
-    *("loss", "best_psnr", "best_step", "fusion", "num_bins", "voxels"),
-    *("scale", "averaged", "store"),
+    *("loss", "best_psnr", "best_step", "parameters", "trainable"),
+    *("fusion", "num_bins", "voxels", "scale", "averaged", "store"),
 )
 
 
@@ -36,7 +34,7 @@ def inspect(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A .dat, .npy or .npz file, a store, a run folder, a checkpoint, a config or the name of a preset."
+            help="A .dat, .npy or .npz file, a store, a run folder, a checkpoint, a plan, a config or a preset."
         ),
     ],
     overrides: Annotated[
@@ -50,31 +48,34 @@ def inspect(
         typer.Option(
             "--out",
             "-o",
-            help="The PNG for the picture of a .dat or a store. A .dat's goes to NAME-candidates.png in the current"
-            " folder without, unless --json is given.",
+            help="The PNG for the picture of a .dat, a store or a run. A .dat's goes to NAME-candidates.png in the"
+            " current folder without, unless --json is given.",
         ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a spike file, a store, a run or a checkpoint is, or what a config costs; draw the first two."""
+    """Say what a spike file, a store, a run or a checkpoint is, or what a config costs; draw the first three.
+
+    Exit code 4: files of a run are damaged.
+    """
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     kind = _kind_of(path)
     if overrides and kind != "config":
         raise UsageError(f"{' '.join(overrides)}: settings are of a config, and {path} is a {kind}")
-    if out and kind in ("run", "checkpoint", "log", "config"):
-        raise UsageError(
-            f"-o {out}: there is no picture of a {kind}", "leave -o out; a run keeps its own pictures"
-        )
+    if out and kind in ("checkpoint", "log", "config", "plan"):
+        raise UsageError(f"-o {out}: there is no picture of a {kind}", "leave -o out")
     if kind == "run":
-        facts = _inspect_run(path, output)
+        facts = _inspect_run(path, output, out)
     elif kind == "checkpoint":
         facts = _inspect_checkpoint(path, output)
     elif kind == "store":
         facts = _inspect_store(path, output, out)
     elif kind == "config":
         facts = _inspect_config(path, overrides or [], output)
+    elif kind == "plan":
+        facts = _inspect_plan(path, output)
     elif kind == "array":
         facts = _inspect_array(path, output, out)
     elif kind == "log":
@@ -82,10 +83,12 @@ def inspect(
     else:
         facts = _inspect_dat(path, output, out)
     output.result(facts)
+    if kind == "run" and facts["problems"]:
+        raise typer.Exit(EXIT_CHECK_FAILED)
 
 
 def _kind_of(path: Path) -> str:
-    """`run`, `store`, `dat`, `array`, `log`, `checkpoint` or `config`, by what a folder holds and a file is called.
+    """`run`, `store`, `dat`, `array`, `log`, `checkpoint`, `config` or `plan`, by what it holds and is called.
 
     Raises:
         UsageError: nothing there, or nothing that can be inspected.
@@ -111,7 +114,8 @@ def _kind_of(path: Path) -> str:
     if suffix in LOG_SUFFIXES and is_log(path):
         return "log"
     raise UsageError(
-        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy or .npz, a checkpoint, a config, a store and a run"
+        f"{path}: {suffix or 'no suffix'} is none of a .dat, .npy or .npz, a checkpoint, a config, a plan,"
+        " a store and a run"
     )
 
 
@@ -252,12 +256,15 @@ def _timing_table(output: Output, timings: list[dict[str, Any]]) -> None:
         output.say(line)
 
 
-def _inspect_run(path: Path, output: Output) -> dict[str, Any]:
+def _inspect_run(path: Path, output: Output, picture: Path | None) -> dict[str, Any]:
     from model.run_facts import run_facts
+    from model.training.curves import draw_run
 
     facts = run_facts(path)
-    _fact_table(output, f"{path}: step {facts['step']} of {facts['steps']}", facts, RUN_LINES)
-    output.say(f"checkpoints: {', '.join(facts['checkpoints']) or 'none yet'}")
+    show_run(output, facts)
+    if picture:
+        draw_run(path, picture)
+        output.say(f"picture: {picture}")
     return facts
 
 
@@ -316,6 +323,16 @@ def _inspect_config(path: Path, overrides: list[str], output: Output) -> dict[st
         of = f"of {facts['store']}" if facts["store"] else "assumed, as there is no store to ask"
         output.say(f"voxel grids: {facts['num_bins']} bins {of}")
     return facts
+
+
+def _inspect_plan(path: Path, output: Output) -> dict[str, Any]:
+    from cli.plan import show_plan
+    from model.training.plan import read_plan
+
+    plan = read_plan(path)
+    output.say(f"{path}: planned {plan.made} for {plan.store.path}")
+    show_plan(output, plan)
+    return plan.to_json()
 
 
 def _fact_table(output: Output, title: str, facts: dict[str, Any], keys: tuple[str, ...]) -> None:

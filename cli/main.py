@@ -13,10 +13,12 @@ from rich.text import Text
 from cli import (
     align,
     demo,
+    doctor,
     evaluate,
     finalise,
     ingest,
     inspect,
+    plan,
     preview,
     repair,
     simulate,
@@ -46,6 +48,8 @@ for command in (demo.demo, simulate.simulate, ingest.ingest, align.align, voxeli
 for command in (train.train, evaluate.evaluate, inspect.inspect, preview.preview):
     app.command()(command)
 for command in (finalise.finalise, verify.verify, repair.repair):
+    app.command()(command)
+for command in (plan.plan, doctor.doctor):
     app.command()(command)
 
 
@@ -114,11 +118,11 @@ def _usage(error: Exception) -> tuple[str, str]:
 def _fail(problem: str, fix: str, code: int, arguments: list[str]) -> int:
     """Print one readable block to stderr; the traceback only where -v asks for it.
 
-    Of several processes, all of which find the same mistake in what they were told, the first one says so; a failure
-    is told by every one, as it may be the only one that failed.
+    Of several processes, all of which find the same mistake in what they were told, the first one of each machine says
+    so; a failure is told by every one, as it may be the only one that failed.
     """
     rank = process_rank()
-    if rank and code in (EXIT_USAGE, EXIT_INTERRUPTED):
+    if process_rank("LOCAL_RANK") and code in (EXIT_USAGE, EXIT_INTERRUPTED):
         return code
     if any(re.fullmatch(r"-[qv]*v[qv]*|--verbose", argument) for argument in arguments):
         traceback.print_exc()

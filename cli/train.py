@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 def train(
     config: Annotated[
-        Path, typer.Argument(help="A YAML file, or the name of a shipped preset: tiny, base, rgb_only …")
+        Path, typer.Argument(help="A YAML file, a plan.json, or the name of a shipped preset: tiny, base, …")
     ],
     overrides: Annotated[
         list[str] | None,
@@ -43,6 +44,10 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read clips; the config's by default.")
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Show where the time of steps 6 to 10 goes, and write RUN/profile."),
+    ] = False,
     check_resume: Annotated[
         bool,
         typer.Option(
@@ -74,8 +79,15 @@ def train(
 
     from model.train import train as run_training
 
-    with output.progress() as progress:
-        report = run_training(settings, run, resume=resume, progress=progress)
+    train_it = partial(run_training, settings, run, resume=resume, profile=profile)
+    if output.is_watched:
+        from cli.train_display import TrainDisplay
+
+        display = TrainDisplay(str(run), settings.steps)
+        with output.live(display):
+            report = train_it(progress=display.progress, listeners=[display])
+    else:
+        report = train_it()
     quality = "" if report.val_psnr is None else f", validation {report.val_psnr:.2f} dB"
     output.result(report.to_json())
     if report.interrupted:
@@ -88,6 +100,10 @@ def train(
 
 def _read_settings(name: Path, overrides: list[str]) -> "TrainConfig":
     path = config_path(name)
+    if path.suffix == ".json":
+        from model.training.plan import settings_of
+
+        return settings_of(path, overrides)
 
     from model.training.config import TrainConfig
     from pipeline.config import load_config
@@ -142,6 +158,7 @@ def _is_equal(equal: bool, difference: float | None) -> str:
 
 def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: bool) -> None:
     from model.training.dry_run import plan_training
+    from model.training.schedules import in_words
 
     plan = plan_training(settings, run, resume=resume)
     size = human_bytes(plan.checkpoint_bytes)
@@ -149,11 +166,15 @@ def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: boo
     if settings.keep_every:
         kept += settings.steps // settings.keep_every
     output.say(f"would train {run} from step {plan.step} to {plan.steps}")
+    learning = f" of which {plan.trainable} learn," if plan.trainable < plan.parameters else ""
     output.say(
-        f"{counted(plan.clips, 'clip')} to learn from, {counted(plan.parameters, 'parameter')},"
+        f"{counted(plan.clips, 'clip')} to learn from, {counted(plan.parameters, 'parameter')},{learning}"
         f" batches of {settings.batch_size}; checkpoints of about {size}, up to {kept}"
     )
     if plan.checkpoint_stages:
         output.say(f"recomputed in backward: stages {', '.join(map(str, plan.checkpoint_stages))}")
+    output.say(in_words(settings.optim, plan.steps))
+    for part in (*plan.paces, *plan.phases):
+        output.say(str(part))
     stable = {"run": str(run), "loss": None, "val_psnr": None, "checkpoint": None, "dry_run": True}
     output.result(asdict(plan) | stable)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model.checkpoint_file import SUFFIX, load_tensors, read_header, save_checkpoint, verify
+from model.lora import LoraConfig, merge
 from model.network import NetworkConfig, SpikeVRT, build_network
 from pipeline.config import build
 from pipeline.errors import CheckpointError, ConfigError
@@ -105,10 +106,19 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def network_weights(path: Path) -> dict[str, Tensor]:
-    """The weights to use: the averaged ones where they were kept, else the last ones."""
+    """The weights to use: the averaged ones where they were kept, else the last ones; low-rank updates are merged.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its header does not make sense.
+    """
     model, ema = load_tensors(path, "model."), load_tensors(path, "ema.")
     weights = {name.removeprefix("model."): tensor for name, tensor in model.items()}
-    return weights | {name.removeprefix("ema."): tensor for name, tensor in ema.items()}
+    weights |= {name.removeprefix("ema."): tensor for name, tensor in ema.items()}
+    try:
+        lora = build(LoraConfig, read_header(path)["config"].get("lora", {}), f"{path}: lora")
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: the header does not make sense: {error}") from error
+    return merge(weights, lora)
 
 
 def load_network(path: Path) -> tuple[SpikeVRT, CheckpointInfo]:

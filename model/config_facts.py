@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from model.cost import Flops, choose_stages, clip_size, count_flops, effect_of, measure_activations
+from model.lora import adapt, trainable
 from model.network import SpikeVRT, build_network
 from model.parallel import parallel
 from model.training.config import TrainConfig
@@ -37,6 +38,7 @@ def config_facts(config: TrainConfig) -> dict[str, Any]:
     effect = effect_of(activations, stages, flops.of(""))
     with torch.device("meta"):
         network = build_network(config.network, clip.num_bins)
+        adapt(network, config.lora)
     return {
         "kind": "config",
         "clip": {"batch": clip.batch, "frames": clip.frames, "height": clip.crop, "width": clip.crop},
@@ -46,6 +48,7 @@ def config_facts(config: TrainConfig) -> dict[str, Any]:
         "device": place.device.type,
         "precision": place.precision,
         "parameters": count_parameters(network),
+        "trainable": trainable(network).parameters,
         "flops": {
             "forward": flops.of(""),
             "step": flops.step,

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.network import NetworkConfig, SpikeVRT, build_network
 from model.parallel import Parallel
 from model.training.config import TrainConfig
+from model.training.phases import largest_phase
 from pipeline.errors import ConfigError
 
 STAGES = range(1, 9)
@@ -58,15 +59,16 @@ class ClipSize:
 
 
 def clip_size(config: TrainConfig, num_bins: int, scale: int) -> ClipSize:
-    """What a process is given at once in training.
+    """What a process is given at once in training, in the phase that takes most.
 
     Args:
         num_bins, scale: of the voxel grids.
     """
+    phase = largest_phase(config)
     return ClipSize(
-        batch=config.batch_size,
-        frames=config.clip.num_frames,
-        crop=config.clip.crop,
+        batch=phase.batch_size,
+        frames=phase.clip.num_frames,
+        crop=phase.clip.crop,
         num_bins=num_bins,
         scale=scale,
     )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model.low_rank import Linear
 from model.recompute import Run, keep
 from model.window_attention import window_attention
 from model.windows import (
@@ -59,9 +60,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, in_features: int, hidden_features: int, out_features: int) -> None:
         super().__init__()
-        self.fc11 = nn.Linear(in_features, hidden_features)
-        self.fc12 = nn.Linear(in_features, hidden_features)
-        self.fc2 = nn.Linear(hidden_features, out_features)
+        self.fc11 = Linear(in_features, hidden_features)
+        self.fc12 = Linear(in_features, hidden_features)
+        self.fc2 = Linear(hidden_features, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         content, gate = self.fc11(x), self.fc12(x)
@@ -100,11 +101,11 @@ class WindowAttention(nn.Module):
             torch.empty(math.prod(2 * w - 1 for w in window), num_heads)
         )
         self.register_buffer("relative_position_index", relative_position_index(window))
-        self.qkv_self = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(2 * channels if mutual else channels, channels)
+        self.qkv_self = Linear(channels, 3 * channels)
+        self.proj = Linear(2 * channels if mutual else channels, channels)
         if mutual:
             self.register_buffer("position_bias", position_encoding(window[1], window[2], channels))
-            self.qkv_mut = nn.Linear(channels, 3 * channels)
+            self.qkv_mut = Linear(channels, 3 * channels)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, windows: Tensor, plan: WindowPlan) -> Tensor:
@@ -223,7 +224,7 @@ class ResidualAttentionGroup(nn.Module):
         self.residual_group = AttentionGroup(
             channels, window, num_heads, mlp_ratio, mutual=False, drop_paths=drop_paths
         )
-        self.linear = nn.Linear(channels, channels)
+        self.linear = Linear(channels, channels)
 
     def forward(self, x: Tensor, run: Run = keep) -> Tensor:
         """(B, D, H, W, C) -> same; `run` calls the blocks."""

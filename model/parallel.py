@@ -6,16 +6,19 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.errors import ConfigError
+from model.peers import GRACE_S, Peers, within
+from pipeline.errors import ConfigError, TrainingError
 
 _GRAPHS = 64
+_LONGEST_S = 86_400
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # The second name is that of torch before 2.13.
 _SYNC_BUFFERS = next(
@@ -33,12 +36,20 @@ class ParallelConfig:
         device: "auto" takes a CUDA device where there is one.
         precision: of the matrix products; weights and their updates stay in float32.
         compile: whether `torch.compile` is applied, to the parts of the network that gain by it.
+        strategy: of several processes. "ddp" keeps all weights, averages and moments in each of them; "fsdp" splits
+            them, for less memory and more communication. Checkpoints do not depend on it.
+        timeout_s: seconds that the processes wait for each other before they give up.
         deterministic: use kernels that repeat their results to the bit, where there are any; slower on CUDA.
+
+    Raises:
+        ValueError: naming the field and its value.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    timeout_s: float = 600.0
     deterministic: bool = False
 
     def __post_init__(self) -> None:
@@ -46,6 +57,10 @@ class ParallelConfig:
             raise ValueError(f"device {self.device!r} is not auto, cpu or cuda")
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision {self.precision!r} is not fp32, bf16 or fp16")
+        if self.strategy not in ("ddp", "fsdp"):
+            raise ValueError(f"strategy {self.strategy!r} is not ddp or fsdp")
+        if not 1 <= self.timeout_s <= _LONGEST_S:
+            raise ValueError(f"timeout_s {self.timeout_s} is not in [1, {_LONGEST_S}]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +72,12 @@ class Parallel:
     compile: bool = False
     rank: int = 0
     world: int = 1
+    strategy: str = "ddp"
+
+    @property
+    def shards(self) -> bool:
+        """Whether weights are split over the processes."""
+        return self.strategy == "fsdp" and self.world > 1
 
     @property
     def is_main(self) -> bool:
@@ -77,6 +98,8 @@ class Parallel:
     def wrap(self, network: nn.Module) -> Callable[..., Tensor]:
         """`network` as it is called in training: compiled, and averaging gradients over the processes.
 
+        Under "fsdp" it was sharded before, as the optimizer is made of the sharded parameters: see `model.sharding`.
+
         Parameters without `requires_grad` take no part, so wrap again when that changes.
         """
         if self.compile:
@@ -85,7 +108,7 @@ class Parallel:
             # Stages share their code: the usual limit of 8 graphs for a function would leave some of them eager.
             dynamo.recompile_limit = max(dynamo.recompile_limit, _GRAPHS)
             network.compile(dynamic=False)
-        if self.world == 1:
+        if self.world == 1 or self.shards:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
@@ -101,6 +124,10 @@ class Parallel:
 
     def accumulating(self, forward: Callable[..., Tensor]) -> contextlib.AbstractContextManager[object]:
         """The context of backward passes whose gradients are not yet averaged over the processes."""
+        if self.shards:
+            from model.sharding import unsynchronised  # most of a second to import, which only this needs
+
+            return unsynchronised(forward)
         return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
 
     def sum(self, values: Tensor) -> Tensor:
@@ -109,9 +136,12 @@ class Parallel:
             dist.all_reduce(values)
         return values
 
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.sum(torch.zeros(1, device=self.device))
+    def gather(self, value: Any) -> list[Any]:
+        """What each process has to say, by rank: plain values; every process must call it."""
+        values: list[Any] = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def peak_memory_bytes(self) -> int:
         """The most memory in use so far: allocated on the CUDA device, or by this process on a CPU."""
@@ -125,35 +155,86 @@ def parallel(config: ParallelConfig) -> Iterator[Parallel]:
     """Join the other processes if torchrun started this one, and leave them at the end.
 
     Raises:
-        ConfigError: CUDA is asked for and not there.
+        ConfigError: CUDA is asked for and not there, or has fewer devices than processes.
+        TrainingError: another process ended before this one, or did not answer in time.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    device = _device(config.device, int(os.environ.get("LOCAL_RANK", "0")))
+    device = _device(config.device)
     place = Parallel(
-        device=device, precision=config.precision, compile=config.compile, rank=rank, world=world
+        device=device,
+        precision=config.precision,
+        compile=config.compile,
+        rank=rank,
+        world=world,
+        strategy=config.strategy,
     )
     if world == 1:
         yield place
         return
-    bound = {"device_id": device} if device.type == "cuda" else {}
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=world, **bound)
+    with _joined(place, timedelta(seconds=config.timeout_s)) as peers:
+        try:
+            yield place
+        except RuntimeError as error:  # what operations of torch.distributed raise
+            if not _is_about_others(error):
+                raise
+            raise _lost(peers, config.timeout_s, error) from error
+
+
+@contextlib.contextmanager
+def _joined(place: Parallel, timeout: timedelta) -> Iterator[Peers]:
+    on_cuda = place.device.type == "cuda"
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+        rank=place.rank,
+        world_size=place.world,
+        timeout=timeout,
+        **({"device_id": place.device} if on_cuda else {}),
+    )
+    peers = Peers()
     try:
-        yield place
-    finally:
-        dist.destroy_process_group()
+        yield peers
+        peers.part()
+    except BaseException as error:
+        # What waits on the device for the others may never end; they notice that this process leaves, and end too.
+        with within(GRACE_S, f"{type(error).__name__}: {error}"):
+            dist.destroy_process_group()
+        peers.give_up()
+        raise
+    dist.destroy_process_group()
 
 
-def _device(wanted: str, local_rank: int) -> torch.device:
+def _is_about_others(error: RuntimeError) -> bool:
+    """Whether an operation of several processes failed; gloo's errors have no class of their own."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+
+
+def _lost(peers: Peers, timeout_s: float, error: RuntimeError) -> TrainingError:
+    gone = sorted(peers.wait_for_loss(1.0))
+    if gone:
+        names = ", ".join(map(str, gone))
+        problem = f"process{'es' * (len(gone) > 1)} {names} of the run ended before this one"
+        return TrainingError(
+            problem, "look for what they said themselves; then start all again with --resume"
+        )
+    return TrainingError(
+        f"the processes of the run do not answer each other: {str(error).splitlines()[0]}",
+        f"look for one that is stuck; parallel.timeout_s={timeout_s:g} is how long they wait for each other",
+    )
+
+
+def _device(wanted: str) -> torch.device:
     found = torch.cuda.is_available()
     if wanted == "cuda" and not found:
         raise ConfigError("parallel.device: no CUDA device is available", "use parallel.device=cpu, or auto")
     if wanted == "cpu" or not found:
         return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
+    rank, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), rank + 1)
+    if processes > devices:  # found by all processes of the machine alike
         raise ConfigError(
-            f"process {local_rank} of this machine has no CUDA device: there are {torch.cuda.device_count()}",
-            f"start it with torchrun --nproc-per-node={torch.cuda.device_count()}",
+            f"process {processes - 1} of this machine has no CUDA device: there are {devices}",
+            f"start it with torchrun --nproc-per-node={devices}",
         )
-    torch.cuda.set_device(local_rank)
+    torch.cuda.set_device(rank)
     torch.backends.cudnn.benchmark = True
-    return torch.device("cuda", local_rank)
+    return torch.device("cuda", rank)

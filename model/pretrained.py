@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model.checkpoint import network_weights, read_info
 from model.checkpoint_file import SUFFIX
+from model.low_rank import is_update
 from model.network import SpikeVRT, build_network
 from model.weights import read_weights
 from pipeline.errors import CheckpointError
@@ -89,7 +90,8 @@ def check_import(network: SpikeVRT, source: Path) -> float:
     Both restore one small random clip. Asked on the CPU, which repeats its results to the bit; a GPU may not.
 
     Args:
-        network: RGB only, or with a spike branch that has learned nothing yet.
+        network: RGB only, or with a spike branch that has learned nothing yet; its low-rank updates are left out of
+            the other one.
         source: of its weights, for the message.
 
     Raises:
@@ -121,7 +123,11 @@ def _counterpart(network: SpikeVRT) -> SpikeVRT:
     heads = {} if fused else {"spike_heads": 1, "fusion_heads": 1}  # 1 divides every width
     config = replace(network.config, fusion="none" if fused else "cross_attention", **heads)
     other = build_network(config, max(network.num_bins, 1))
-    rgb = {name: value for name, value in network.state_dict().items() if not name.startswith(SPIKE_MODULES)}
+    rgb = {
+        name: value
+        for name, value in network.state_dict().items()
+        if not name.startswith(SPIKE_MODULES) and not is_update(name)
+    }
     missing, unexpected = other.load_state_dict(rgb, strict=False)
     assert not unexpected and all(name.startswith(SPIKE_MODULES) for name in missing)
     return other

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from model.deform import flow_guided_deform_conv, has_kernels
 from model.flow import Flows, warp
 from model.layers import AttentionGroup, GatedMLP
+from model.low_rank import Linear
 from model.recompute import Run, keep
 from model.windows import Size3
 
@@ -180,7 +181,7 @@ class Stage(nn.Module):
             mutual=True,
             drop_paths=drop_paths[:mutual_depth],
         )
-        self.linear1 = nn.Linear(channels, channels)
+        self.linear1 = Linear(channels, channels)
         # Both groups start at the stage's first rate, as the published network does.
         self.residual_group2 = AttentionGroup(
             channels,
@@ -190,7 +191,7 @@ class Stage(nn.Module):
             mutual=False,
             drop_paths=drop_paths[: len(drop_paths) - mutual_depth],
         )
-        self.linear2 = nn.Linear(channels, channels)
+        self.linear2 = Linear(channels, channels)
         self.pa_deform = FlowGuidedDeformConv(channels, neighbours, deformable_groups, offset_limit)
         self.pa_fuse = GatedMLP(3 * channels, 3 * channels, channels)
 

@@ -7,10 +7,10 @@ import collections
 import functools
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -18,13 +18,13 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import StoreError, TrainingError, UsageError
+from pipeline.reader_times import ReaderTimes
+from pipeline.respike import DrawnSensor, SpikeAugmentation
 from pipeline.storage.mapped import MappedArray
 from pipeline.storage.selections import Selectable
 from pipeline.store import Sequence, Store
 from pipeline.transforms import Augmentation, draw_augmentation
-
-PREFETCHED_BATCHES = 1
-"""Batches read ahead while one is learned from. All threads read samples of the same one: more need no more memory."""
+from pipeline.voxels import frames_per_bin
 
 
 class Sample(NamedTuple):
@@ -57,6 +57,7 @@ class ClipConfig:
         crop: side of the square crop, in RGB pixels.
         flips, rotations: draw from the eight symmetries of the square.
         time_reversal: also play clips backwards, where the sharp instant is the middle of the exposure.
+        spikes: sensors that the spikes are made to come from.
     """
 
     num_frames: int = 5
@@ -64,6 +65,7 @@ class ClipConfig:
     flips: bool = True
     rotations: bool = True
     time_reversal: bool = True
+    spikes: SpikeAugmentation = field(default_factory=SpikeAugmentation)
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
@@ -87,10 +89,11 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
-    """One sample to read: a clip, and how to cut and turn it."""
+    """One sample to read: a clip, how to cut and turn it, and the sensor to count its spikes (None: its own)."""
 
     clip: Clip
     augmentation: Augmentation
+    sensor: DrawnSensor | None = None
 
 
 class ClipSource:
@@ -114,6 +117,7 @@ class ClipSource:
                 "name them in the manifest's layout as `sharp:` and ingest again",
             )
         self._arrays = [_arrays_of(sequence, voxels) for sequence in sequences]
+        self._exposures = [sequence.exposure for sequence in sequences]
         self.clips = tuple(
             clip
             for number, (sequence, arrays) in enumerate(zip(sequences, self._arrays, strict=True))
@@ -143,7 +147,10 @@ class ClipSource:
             rotations=config.rotations,
             reversal=config.time_reversal and clip.reversible,
         )
-        return Draw(clip=clip, augmentation=augmentation)
+        if config.spikes.is_off:
+            return Draw(clip=clip, augmentation=augmentation)
+        sensor = config.spikes.draw(np.random.default_rng((seed, 2, number)))
+        return Draw(clip=clip, augmentation=augmentation, sensor=sensor)
 
     def read(self, draw: Draw) -> Sample:
         """Read one sample."""
@@ -158,16 +165,28 @@ class ClipSource:
             self.read_into(self.draw(number, seed), batch, place)
         return batch
 
-    def room(self, batch_size: int) -> Sample:
-        """Memory for a batch, not filled yet."""
+    def room(self, batch_size: int, *, pinned: bool = False) -> Sample:
+        """Memory for a batch, not filled yet.
+
+        Args:
+            pinned: page-locked memory, from which a CUDA device copies by itself. torch keeps what is let go of to give
+                it again, but not before the copies from it that were queued without waiting are done.
+        """
         frames, crop, side = self.config.num_frames, self.config.crop, self.config.crop // self.scale
         frames_shape = batch_size, frames, 3, crop, crop
         voxels_shape = batch_size, frames, self.num_bins, side, side
-        # From numpy, which asks for large pages: a batch is too large to come from memory that was used before.
+
+        def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> torch.Tensor:
+            if pinned:
+                kind = torch.from_numpy(np.empty(0, dtype)).dtype
+                return torch.empty(shape, dtype=kind, pin_memory=True)
+            # From numpy, which asks for large pages: a batch is too large to come from memory that was used before.
+            return torch.from_numpy(np.empty(shape, dtype))
+
         return Sample(
-            blurry=torch.from_numpy(np.empty(frames_shape, np.uint8)),
-            voxels=torch.from_numpy(np.empty(voxels_shape, self._voxel_type)),
-            sharp=torch.from_numpy(np.empty(frames_shape, np.uint8)),
+            blurry=empty(frames_shape, np.uint8),
+            voxels=empty(voxels_shape, self._voxel_type),
+            sharp=empty(frames_shape, np.uint8),
         )
 
     def read_into(self, draw: Draw, batch: Sample, place: int) -> None:
@@ -184,6 +203,15 @@ class ClipSource:
         else:  # other sequences have counts that need more bits
             how.unturned_voxels(to_voxels)[...] = voxels[spikes]
         sharp.read_into(rgb, how.unturned(to_sharp))
+        if draw.sensor:
+            start, stop = self._exposures[draw.clip.sequence][span].T
+            frames = np.stack([frames_per_bin(length, self.num_bins) for length in (stop - start).tolist()])
+            draw.sensor.count_again(to_voxels, frames[::-1, ::-1] if how.reverse else frames)
+
+
+def as_read(batch: Sample) -> Sample:
+    """The batch itself."""
+    return batch
 
 
 def batches(
@@ -194,36 +222,96 @@ def batches(
     batch_size: int,
     rank: int = 0,
     world: int = 1,
-    workers: int = 2,
     accumulate: int = 1,
-) -> Iterator[Sample]:
+    **reading: Any,
+) -> Generator[Any, None, None]:
     """Batches from `start_step` on, without end, read ahead by threads of this process.
-
-    Threads, because copying from maps, unpacking and checking sums release the interpreter lock, and worker
-    processes would copy every batch once more, start for seconds and hold the interpreter's memory once each.
 
     Args:
         batch_size: samples of one batch on one rank.
         rank, world: this process and how many there are; the step's samples are dealt out among them.
-        workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
         accumulate: batches that make one step; as many are given for each.
+        reading: `workers`, `pinned`, `deliver` and `times` of `read_ahead`.
     """
+    numbers = batch_numbers(
+        itertools.count(start_step), batch_size=batch_size, rank=rank, world=world, accumulate=accumulate
+    )
+    return read_ahead(((source, some) for some in numbers), seed=seed, accumulate=accumulate, **reading)
 
-    def numbers(index: int) -> range:
-        step, micro = divmod(index, accumulate)
-        first = (((start_step + step) * accumulate + micro) * world + rank) * batch_size
-        return range(first, first + batch_size)
 
-    indices = itertools.count()
+def batch_numbers(
+    steps: Iterable[int],
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+    first: int = 0,
+) -> Iterator[range]:
+    """The running numbers of the samples of each batch of some steps, `accumulate` batches for each step.
+
+    Args:
+        steps: counted from 0.
+        batch_size, rank, world: as in `batches`.
+        first: running number of the first sample of step 0.
+    """
+    for step in steps:
+        for micro in range(accumulate):
+            start = first + ((step * accumulate + micro) * world + rank) * batch_size
+            yield range(start, start + batch_size)
+
+
+def read_ahead(
+    wanted: Iterable[tuple[ClipSource, range]],
+    *,
+    seed: int,
+    accumulate: int = 1,
+    workers: int = 2,
+    pinned: bool = False,
+    deliver: Callable[[Sample], Any] = as_read,
+    times: ReaderTimes | None = None,
+) -> Generator[Any, None, None]:
+    """Read batches, each given by its source and the running numbers of its samples, ahead of their use.
+
+    Threads, because copying from maps, unpacking and checking sums release the interpreter lock, and worker
+    processes would copy every batch once more, start for seconds and hold the interpreter's memory once each.
+
+    Read ahead are the batches of a step, which are asked for at once, and a sample for every thread. As all threads
+    read samples of the same batch, more would need memory and give no time.
+
+    Args:
+        accumulate: batches that make one step.
+        workers: threads; with 0 a batch is read when it is asked for, by the thread that asks.
+        pinned: read into page-locked memory.
+        deliver: makes what is given of each batch, in the thread that has read the last sample of it: a copy on its
+            way to a device, say.
+        times: told what every sample takes to read.
+    """
+    times = times or ReaderTimes()
+
+    def read(source: ClipSource, number: int, batch: Sample, place: int) -> None:
+        with times.reading():
+            source.read_into(source.draw(number, seed), batch, place)
+
     if not workers:
-        for index in indices:
-            yield source.batch(numbers(index), seed)
+        for source, numbers in wanted:
+            batch = source.room(len(numbers), pinned=pinned)
+            for place, number in enumerate(numbers):
+                read(source, number, batch, place)
+            yield deliver(batch)
+        return
+    wanted, waiting = iter(wanted), collections.deque[_Reading]()
+
+    def is_short() -> bool:
+        return len(waiting) <= accumulate or sum(map(len, waiting)) - len(waiting[0]) < workers
+
     with ThreadPoolExecutor(max_workers=workers) as threads:
-        waiting: collections.deque[_Reading] = collections.deque()
         try:
             while True:
-                while len(waiting) <= PREFETCHED_BATCHES:
-                    waiting.append(_Reading(threads, source, numbers(next(indices)), seed))
+                while is_short() and (more := next(wanted, None)):
+                    waiting.append(_Reading(threads, *more, read=read, pinned=pinned, deliver=deliver))
+                if not waiting:
+                    return
                 yield waiting.popleft().result()
         finally:
             for reading in waiting:
@@ -231,20 +319,41 @@ def batches(
 
 
 class _Reading:
-    """A batch whose samples are being read by some threads."""
+    """A batch whose samples are being read by some threads, the last of which delivers it."""
 
-    def __init__(self, threads: ThreadPoolExecutor, source: ClipSource, numbers: range, seed: int) -> None:
-        self._batch = batch = source.room(len(numbers))
+    def __init__(
+        self,
+        threads: ThreadPoolExecutor,
+        source: ClipSource,
+        numbers: range,
+        *,
+        read: Callable[[ClipSource, int, Sample, int], None],
+        pinned: bool,
+        deliver: Callable[[Sample], Any],
+    ) -> None:
+        self._lock = threading.Lock()
+        self._batch: Sample | None = None
+        self._unread = len(numbers)
 
-        def read(place: int, number: int) -> None:
-            source.read_into(source.draw(number, seed), batch, place)
+        def read_one(place: int, number: int) -> None:
+            with self._lock:  # here, and not where a step waits for it
+                batch = self._batch = self._batch or source.room(len(numbers), pinned=pinned)
+            read(source, number, batch, place)
+            with self._lock:
+                self._unread -= 1
+                complete = not self._unread
+            if complete:
+                self._delivered = deliver(batch)
 
-        self._samples = [threads.submit(read, place, number) for place, number in enumerate(numbers)]
+        self._samples = [threads.submit(read_one, place, number) for place, number in enumerate(numbers)]
 
-    def result(self) -> Sample:
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def result(self) -> Any:
         for sample in self._samples:
             sample.result()
-        return self._batch
+        return self._delivered
 
     def cancel(self) -> None:
         for sample in self._samples:

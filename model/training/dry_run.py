@@ -7,13 +7,17 @@ from pathlib import Path
 import torch
 
 from model.cost import clip_size, plan_recomputation
+from model.lora import adapt, trainable
 from model.losses import CombinedLoss
 from model.network import build_network
 from model.parallel import Parallel, parallel
 from model.pretrained import initialise
 from model.training.config import TrainConfig
+from model.training.optim import Pace, paces_of, parameter_groups
+from model.training.phases import Phase, phases_of, sources_of
 from model.training.provenance import identity_of
 from model.training.run_folder import RunFolder, require_same
+from model.training.schedules import TurningPoint, turning_points
 from pipeline.clips import ClipSource
 from pipeline.store import open_store
 
@@ -22,7 +26,7 @@ _ADAM_COPIES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainPlan:
+class DryRun:
     """A run that could begin.
 
     Attributes:
@@ -30,8 +34,12 @@ class TrainPlan:
         step, steps: where it would begin and end.
         clips: clips to learn from.
         parameters: of the network.
+        trainable: those of them that would learn.
         checkpoint_bytes: about how large each checkpoint would be.
         checkpoint_stages: stages whose activations would be recomputed.
+        learning_rate: turning points of its schedule.
+        paces: how the parts of the network follow it.
+        phases: sizes of the batches.
     """
 
     run: Path
@@ -39,11 +47,15 @@ class TrainPlan:
     steps: int
     clips: int
     parameters: int
+    trainable: int
     checkpoint_bytes: int
     checkpoint_stages: tuple[int, ...]
+    learning_rate: tuple[TurningPoint, ...]
+    paces: tuple[Pace, ...]
+    phases: tuple[Phase, ...]
 
 
-def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> TrainPlan:
+def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> DryRun:
     """Check what `train` would check of folder, store and settings before its first step, and write nothing.
 
     Raises:
@@ -52,7 +64,8 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
     start = RunFolder(run, config.keep_checkpoints).find_start(resume=resume)
     store = open_store(config.store)
     config = replace(config, voxels=store.voxel_name(config.voxels))
-    source = ClipSource(store, "train", config.voxels or "", config.clip)
+    phases = phases_of(config)
+    source = sources_of(phases, store, config.voxels or "")[0]
     store.normalization(config.voxels or "")
     if start:
         place = Parallel(device=torch.device("cpu"), world=int(os.environ.get("WORLD_SIZE", "1")))
@@ -63,16 +76,21 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Tr
         network = build_network(config.network, source.num_bins)
     if weighted:
         initialise(network, config.init)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    copies = 1 + _ADAM_COPIES + bool(config.optim.ema_decay)
-    return TrainPlan(
+    adapt(network, config.lora)
+    size = trainable(network)
+    copies = _ADAM_COPIES + bool(config.optim.ema_decay)
+    return DryRun(
         run=run,
         step=start.step if start else 0,
         steps=config.steps,
         clips=len(source),
-        parameters=parameters,
-        checkpoint_bytes=4 * copies * parameters,
+        parameters=size.total,
+        trainable=size.parameters,
+        checkpoint_bytes=4 * (size.total + copies * size.parameters),
         checkpoint_stages=_recomputed(config, source),
+        learning_rate=tuple(turning_points(config.optim, config.steps)),
+        paces=paces_of(parameter_groups(network, config.optim)),
+        phases=phases,
     )
 
 

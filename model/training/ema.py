@@ -3,7 +3,9 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from model.sharding import own_rows
 
 
 class WeightAverage:
@@ -13,18 +15,31 @@ class WeightAverage:
     and a short run has a useful one.
 
     Args:
-        network: what to average; copied with its buffers, which are not averaged.
+        network: what to average; copied with its buffers, which are not averaged. Parameters that do not learn
+            (without `requires_grad`) are shared with the copy instead.
         decay: of the average, in (0, 1).
+
+    Both networks may be sharded, in the same way, before the first update.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        shared = {
+            id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad
+        }
+        self._names = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        self._theirs = network
+        self.network = copy.deepcopy(network, shared).requires_grad_(False).eval()
         self.decay = decay
-        self._ours = list(self.network.parameters())
-        self._theirs = list(network.parameters())
+        self._rows: tuple[list[Tensor], list[Tensor]] | None = None
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the weights after step `step` (0 for the first)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._ours, self._theirs, 1.0 - decay)
+        if self._rows is None:
+            self._rows = self._rows_of(self.network), self._rows_of(self._theirs)
+        ours, theirs = self._rows
+        torch._foreach_lerp_(ours, theirs, 1.0 - decay)
+
+    def _rows_of(self, network: nn.Module) -> list[Tensor]:
+        return [own_rows(value) for name, value in network.named_parameters() if name in self._names]

@@ -38,6 +38,13 @@ class Milestone(NamedTuple):
     skipped_in_a_row: int = 0
 
 
+class Seen(NamedTuple):
+    """What was learnt from: clips, of all processes, and how many times each of those that there are."""
+
+    clips: int
+    epochs: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMetrics:
     """What is known after a logged step; rates are over the steps since the line before.
@@ -45,10 +52,13 @@ class StepMetrics:
     Attributes:
         step: steps done, of `steps`.
         skipped: steps so far that changed nothing because a loss or gradient was not finite.
-        steps_per_s: steps a second, without validation and saving.
+        steps_per_s, samples_per_s: steps and clips a second, of all processes, without validation and saving.
         data_share: part of that time spent waiting for clips, in [0, 1].
         memory_bytes: most memory allocated on the device; of the process, on a CPU.
         eta_s: seconds left at this rate.
+        epoch: how many times every clip was seen.
+        validation_share, saving_share: parts of all the time of this session that went to validation (with pictures),
+            and to writing checkpoints.
         clips: checksum of the clips that this process learned from in this step, as they came.
     """
 
@@ -64,6 +74,10 @@ class StepMetrics:
     data_share: float
     memory_bytes: int
     eta_s: float
+    samples_per_s: float = 0.0
+    epoch: float = 0.0
+    validation_share: float = 0.0
+    saving_share: float = 0.0
     clips: str = ""
 
 
@@ -75,6 +89,9 @@ class Listener(Protocol):
 
     def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
         """The network after `step` steps was validated."""
+
+    def on_saved(self, step: int, is_best: bool) -> None:
+        """The state after `step` steps is on disk as a checkpoint."""
 
     def on_pictures(self, step: int, network: nn.Module) -> None:
         """It is time to show what `network` does after `step` steps."""

@@ -1,5 +1,6 @@
 """One optimisation step, and all the state that it changes."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,14 +11,11 @@ from torch import Tensor, nn
 from model.losses import CombinedLoss, LossTerms
 from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
+from model.sharding import load_whole, rows_like, shard, skeleton, whole, whole_network, whole_on_main
 from model.training.ema import WeightAverage
-from model.training.optim import (
-    OptimConfig,
-    build_optimizer,
-    flow_parameters,
-    learning_rate,
-    set_learning_rate,
-)
+from model.training.layer_watch import LayerWatch
+from model.training.optim import OptimConfig, build_optimizer, freeze, frozen_groups
+from model.training.schedules import learning_rate
 from pipeline.clips import Sample
 from pipeline.errors import CheckpointError
 
@@ -46,19 +44,25 @@ class StepResult(NamedTuple):
 class Learner:
     """A network, its optimizer, gradient scaler and averaged weights.
 
-    Random numbers of a step (stochastic depth) depend on (seed, step, process) only, like the data: nothing of a
-    generator needs saving for a resumed run to repeat an uninterrupted one.
+    Random numbers of a batch (stochastic depth) depend on (seed, step, its number among the batches of the step, over
+    all processes) only, like the data: nothing of a generator needs saving for a resumed run to repeat an uninterrupted
+    one, and two processes that take a batch each draw what one draws that takes both in turn.
 
     A step waits for the device once, at its end, and until then only queues work for it.
 
     Args:
-        network: on its device; called as network(blurry, voxels).
+        network: on its device; called as network(blurry, voxels). Parameters without `requires_grad` stay as they
+            are: for them no gradient, no moments and no average is kept.
         loss: on the same device.
         normalizer: for the voxels, on the same device; None for a network that takes no voxels.
         config: optimizer and schedule.
         place: device, precision and processes.
         steps: length of the schedule.
         seed: of the random numbers.
+
+    Attributes:
+        watch: looks at the gradients and updates of some steps, if set.
+        phase: gives the context in which each phase of a step is done, by its name, for a profile.
     """
 
     def __init__(
@@ -79,17 +83,29 @@ class Learner:
         self.place = place
         self.steps = steps
         self.seed = seed
+        self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
+        self._skeleton: nn.Module | None = None
+        if place.shards:
+            self._skeleton = skeleton(network)
+            for each in (network, *([self.average.network] if self.average else [])):
+                shard(each, place.device)
+        self.phase: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
         self.optimizer = build_optimizer(network, config)
         self.scaler = place.scaler()
-        self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
+        self.watch: LayerWatch | None = None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._forward: Callable[..., Tensor] | None = None
-        self._frozen: bool | None = None
+        self._frozen: tuple[bool, ...] = ()
 
     @property
     def best_network(self) -> nn.Module:
-        """The network to judge and to keep: the averaged one where there is one."""
-        return self.average.network if self.average else self.network
+        """The network to judge: the averaged one where there is one; a whole copy of it where it is sharded.
+
+        All processes must ask for it at the same time.
+        """
+        best = self.average.network if self.average else self.network
+        return whole_network(self._skeleton, best, self.place.device) if self._skeleton else best
 
     def restore(self, network: nn.Module, sample: Sample) -> Tensor:
         """Run `network` on a batch of bytes, in evaluation mode and without gradients; float32 (B, T, 3, H, W)."""
@@ -110,40 +126,54 @@ class Learner:
             stop: asked once; processes agree on the answer.
         """
         forward = self._enter_phase(step)
-        self._seed(step)
-        lr = learning_rate(step, self.config, self.steps)
-        set_learning_rate(self.optimizer, lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config, self.steps, group["multiplier"])
         *early, last = batches
+        terms = []
         with self.place.accumulating(forward):
-            terms = [self._backward(forward, sample, len(batches)) for sample in early]
+            for number, sample in enumerate(early):
+                self._seed(step, number)
+                terms.append(self._backward(forward, sample, len(batches)))
+        self._seed(step, len(early))
         terms.append(self._backward(forward, last, len(batches)))
-        self.scaler.unscale_(self.optimizer)
-        norm = self._clip()
-        shared = self._agree(terms, stop())
-        finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
-        self._update(finite)
+        with self.phase("optimizer"):
+            self.scaler.unscale_(self.optimizer)
+            if self.watch:
+                self.watch.before_clipping(step)
+            norm = self._clip()
+            shared = self._agree(terms, stop())
+            finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
+            self._update(finite)
+            if self.watch:
+                self.watch.after_update(step)
         verdict = (norm, finite, self.scaler.scale(torch.ones_like(norm)))
         # The one wait for the device, when the change of the weights is already queued behind the gradients.
         loss, pixels, looks, stops, grad_norm, applied, scale = torch.cat(
             [shared, torch.stack([value.to(shared) for value in verdict])]
         ).tolist()
         if applied and self.average:
-            self.average.update(step)
+            with self.phase("average"):
+                self.average.update(step)
         overflow = not applied and self.scaler.is_enabled() and loss < float("inf") and scale > 1
+        lr = learning_rate(step, self.config, self.steps)
         return StepResult(loss, pixels, looks, grad_norm, lr, bool(applied), overflow, stops > 0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`."""
+        """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`.
+
+        All processes must ask for it at the same time; what is sharded only the main one gets, whole and on the CPU.
+        """
         state = {f"model.{name}": value for name, value in self.network.state_dict().items()}
         if self.average:
-            state |= {
-                f"ema.{name}": value.detach() for name, value in self.average.network.named_parameters()
-            }
+            averaged = dict(self.average.network.named_parameters())
+            state |= {f"ema.{name}": averaged[name].detach() for name in self._learning}
         steps = []
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self._learning.items():
             moments = self.optimizer.state.get(parameter, {})
             steps.append(float(moments.get("step", 0.0)))
             state |= {f"optimizer.{key}.{name}": moments[key] for key in _MOMENTS if key in moments}
+        if self.place.shards:
+            state = whole_on_main(state, self.place)
         return state | {"optimizer.steps": torch.tensor(steps)}
 
     def plain(self) -> dict[str, Any]:
@@ -157,30 +187,30 @@ class Learner:
             CheckpointError: the state is of another network or optimizer.
         """
         try:
-            self.network.load_state_dict(_under("model.", tensors))
+            load_whole(self.network, _under("model.", tensors))
             if self.average:
-                self.average.network.load_state_dict(_under("model.", tensors) | _under("ema.", tensors))
+                load_whole(self.average.network, _under("model.", tensors) | _under("ema.", tensors))
             self._load_moments(tensors)
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"the checkpoint does not fit the network: {error}") from error
-        if (
-            self.scaler.is_enabled() and plain["scaler"]
-        ):  # there is none of a run that had another precision so far
+        if self.scaler.is_enabled() and plain["scaler"]:  # another precision than fp16 left none
             self.scaler.load_state_dict(dict(plain["scaler"]))
 
     def _load_moments(self, tensors: Mapping[str, Tensor]) -> None:
         steps = tensors["optimizer.steps"]
-        for (name, parameter), step in zip(self.network.named_parameters(), steps, strict=True):
+        for (name, parameter), step in zip(self._learning.items(), steps, strict=True):
             if step == 0:
                 continue
-            moments = {key: tensors[f"optimizer.{key}.{name}"].to(parameter.device) for key in _MOMENTS}
+            moments = {
+                key: rows_like(tensors[f"optimizer.{key}.{name}"], parameter).to(parameter.device)
+                for key in _MOMENTS
+            }
             self.optimizer.state[parameter] = {"step": step.clone().to(parameter.device), **moments}
 
     def _enter_phase(self, step: int) -> Callable[..., Tensor]:
-        frozen = step < self.config.flow_freeze_steps
+        frozen = frozen_groups(self.optimizer, step)
         if self._forward is None or frozen != self._frozen:
-            for parameter in flow_parameters(self.network):
-                parameter.requires_grad_(not frozen)
+            freeze(self.optimizer, frozen)
             self._forward = (
                 None  # the old wrapper must let go of the parameters before the new one takes them
             )
@@ -188,12 +218,14 @@ class Learner:
             self._frozen = frozen
         return self._forward
 
-    def _seed(self, step: int) -> None:
-        sequence = np.random.SeedSequence((self.seed, step, self.place.rank))
+    def _seed(self, step: int, number: int) -> None:
+        """Begin the random numbers of batch `number` of this process in a step."""
+        place = self.place
+        sequence = np.random.SeedSequence((self.seed, step, number * place.world + place.rank))
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def _to_device(self, sample: Sample) -> Sample:
-        if self.place.device.type == "cpu":
+        if sample.blurry.device.type == self.place.device.type:
             return sample
         return Sample(*(part.pin_memory().to(self.place.device, non_blocking=True) for part in sample))
 
@@ -201,10 +233,15 @@ class Learner:
         return to_unit(sample.blurry), self.normalizer(sample.voxels) if self.normalizer else None
 
     def _backward(self, forward: Callable[..., Tensor], sample: Sample, count: int) -> LossTerms:
-        sample = self._to_device(sample)
-        with self.place.autocast():
-            terms = self.loss(forward(*self._inputs(sample)), to_unit(sample.sharp))
-        self.scaler.scale(terms.total / count).backward()
+        with self.phase("transfer"):
+            sample = self._to_device(sample)
+        with self.phase("forward"):
+            with self.place.autocast():
+                restored = forward(*self._inputs(sample))
+            # In float32: what is left to learn is a small difference of large values.
+            terms = self.loss(restored, to_unit(sample.sharp))
+        with self.phase("backward"):
+            self.scaler.scale(terms.total / count).backward()
         return LossTerms(*(term.detach() / count for term in terms))
 
     def _clip(self) -> Tensor:
@@ -212,7 +249,7 @@ class Learner:
         norm = nn.utils.get_total_norm(gradients)
         if self.config.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self.config.clip_norm, norm)
-        return norm
+        return whole(norm)
 
     def _agree(self, terms: Sequence[LossTerms], stop: bool) -> Tensor:
         """Loss, its two terms and requests to stop, as (4,) on the device; the same in every process."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 
@@ -9,6 +10,8 @@ class Pace:
     """Counts steps and seconds since the last lap, and how many of the seconds were spent waiting for data."""
 
     def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._pauses: Counter[str] = Counter()
         self._restart()
 
     def _restart(self) -> None:
@@ -22,11 +25,17 @@ class Pace:
         self._waited += time.perf_counter() - entered
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """The time inside does not count."""
+    def paused(self, what: str = "") -> Iterator[None]:
+        """The time inside does not count; it goes to `what`."""
         entered = time.perf_counter()
         yield
-        self._left_out += time.perf_counter() - entered
+        spent = time.perf_counter() - entered
+        self._left_out += spent
+        self._pauses[what] += spent
+
+    def pause_share(self, what: str) -> float:
+        """The share that pauses for `what` have of all the time since the beginning."""
+        return self._pauses[what] / max(time.perf_counter() - self._began, 1e-9)
 
     def done(self) -> None:
         """One more step is done."""

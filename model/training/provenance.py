@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from model.checkpoint import versions
+from model.lora import trainable
 from model.parallel import Parallel
 from model.training.config import TrainConfig
 from pipeline.clips import ClipSource
@@ -26,9 +27,11 @@ def identity_of(config: TrainConfig, store: Store, source: ClipSource, place: Pa
     plain = to_plain(config)
     plain["optim"] = {key: value for key, value in plain["optim"].items() if key != "accumulate"}
     plain.pop("batch_size")
-    clips_per_step = config.batch_size * config.optim.accumulate * place.world
+    batches = config.optim.accumulate * place.world
+    for phase in plain["phases"]:
+        phase["clips of a step"] = (phase.pop("batch_size") or config.batch_size) * batches
     return plain | {
-        "clips of a step": clips_per_step,
+        "clips of a step": config.batch_size * batches,
         "store fingerprint": store.fingerprint,
         "bins": source.num_bins,
     }
@@ -40,12 +43,15 @@ def checkpoint_header(
     source: ClipSource,
     normalization: Normalization,
     identity: Mapping[str, Any],
+    network: nn.Module,
     place: Parallel,
 ) -> dict[str, Any]:
     """What every checkpoint of a run says, whatever its step; see `CheckpointInfo`."""
+    size = trainable(network)
     return {
         "config": to_plain(config),
         "identity": identity,
+        "parameters": {"total": size.total, "trainable": size.parameters},
         "num_bins": source.num_bins,
         "scale": source.scale,
         "voxels": config.voxels,
@@ -95,8 +101,10 @@ def warn_of_other_numerics(run: Path, then: Mapping[str, Any], now: Mapping[str,
 
 def run_facts(config: TrainConfig, store: Store, network: nn.Module) -> dict[str, Any]:
     """What is true of a run from its first session to its last."""
+    size = trainable(network)
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": size.total,
+        "trainable": size.parameters,
         "store": {"path": store.place, "name": store.name, "fingerprint": store.fingerprint},
         "parent": str(config.init) if config.init else None,
     }

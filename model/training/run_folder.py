@@ -1,6 +1,6 @@
 """The folder of one run: who may write into it, and what it says about where the run came from.
 
-RUN/  config.yaml  run.json  log.txt  metrics.jsonl  tensorboard/  samples/  checkpoints/  eval/
+RUN/  config.yaml  run.json  log.txt  metrics.jsonl  progress.png  tensorboard/  samples/  checkpoints/  eval/
 """
 
 import contextlib
@@ -22,6 +22,7 @@ FREE_KEYS = (
     *("steps", "store", "init", "workers", "parallel", "loss.vgg_weights"),
     *("keep_checkpoints", "keep_every"),
     *("log_every", "validate_every", "checkpoint_every", "sample_every", "validate_crop", "validate_clips"),
+    *("sample_clips", "histogram_every"),
     *("network.checkpoint_stages", "network.memory_gb"),
 )
 """Settings that may change when a run is resumed; all others decide what it computes."""
@@ -112,12 +113,26 @@ class RunFolder:
 
     def write_session(self, facts: Mapping[str, Any], session: Mapping[str, Any]) -> None:
         """Keep what is true of the run as `run.json`, and add this start of it to its `sessions`."""
+        earlier = self._read_about()["sessions"] if self.is_run else []
+        self._write_about({**facts, "sessions": [*earlier, session]})
+
+    def end_session(self, facts: Mapping[str, Any]) -> None:
+        """Add to the newest session of `run.json` how it ended."""
+        about = self._read_about()
+        *earlier, newest = about["sessions"]
+        self._write_about({**about, "sessions": [*earlier, {**newest, **facts}]})
+
+    def _read_about(self) -> dict[str, Any]:
         path = self.path / "run.json"
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
+            about = json.loads(path.read_text(encoding="utf-8"))
+            about["sessions"] = list(about["sessions"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged: {error}", "remove it and resume again") from error
-        write_atomic(path, json.dumps({**facts, "sessions": [*earlier, session]}, indent=2) + "\n")
+        return dict(about)
+
+    def _write_about(self, about: Mapping[str, Any]) -> None:
+        write_atomic(self.path / "run.json", json.dumps(about, indent=2) + "\n")
 
 
 def require_same(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -1,21 +1,13 @@
-"""What a run leaves to read: `log.txt`, `metrics.jsonl`, TensorBoard."""
+"""What a run says while it learns, in `log.txt` and to whoever runs it, and the batches that ended it."""
 
 import contextlib
-import json
 import logging
-import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import save
-from torch.utils.tensorboard import SummaryWriter
 
 from model.training.events import Listener, StepMetrics, Validation
 from pipeline.clips import Sample
@@ -25,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 _LOGGERS = ("model", "pipeline")
 
-SLOW_DATA = 0.2
-"""Share of the time spent waiting for clips from which a hint is given."""
+ROUTINE = {"routine": True}
+"""Marks, as `extra` of a log record, what a display that shows the newest step need not repeat."""
 
 
 @contextlib.contextmanager
@@ -82,22 +74,11 @@ def _our_loggers() -> Iterator[list[logging.Logger]]:
 
 
 class LogLines(Listener):
-    """Logs a line a step, and a hint when the clips come too slowly."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._hinted = False
+    """Logs a line a step."""
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Log the line."""
-        logger.info("%s", log_line(metrics))
-        if metrics.data_share > SLOW_DATA and not self._hinted:
-            self._hinted = True
-            logger.info(
-                "%.0f %% of the time is spent waiting for clips: try workers=%d, or a store on a faster disk",
-                100 * metrics.data_share,
-                2 * max(self.workers, 1),
-            )
+        logger.info("%s", log_line(metrics), extra=ROUTINE)
 
     def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
         """Log the result."""
@@ -105,75 +86,6 @@ class LogLines(Listener):
         logger.info(
             "step %d  val PSNR %.3f dB over %d frames%s", step, validation.psnr, validation.frames, best
         )
-
-
-class MetricsFile(Listener):
-    """Writes a JSON object a line to `metrics.jsonl`; a step's line never changes what an earlier one says.
-
-    Args:
-        path: the file; lines of steps after `start`, left by a run that was killed, are dropped.
-        start: steps already done.
-    """
-
-    def __init__(self, path: Path, start: int) -> None:
-        lines = _lines(path)
-        whole = [(step, line) for line in lines if (step := _step_of(line)) is not None]
-        if len(whole) < len(lines):
-            logger.warning("%s: %d damaged lines are dropped", path, len(lines) - len(whole))
-        write_atomic(path, "".join(f"{line}\n" for step, line in whole if step <= start))
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        """Write the metrics of a step."""
-        self._write(asdict(metrics))
-
-    def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
-        """Write the result of a validation."""
-        self._write(
-            {"step": step, "val_psnr": validation.psnr, "val_frames": validation.frames, "best": is_best}
-        )
-
-    def on_checkpoint(self, step: int) -> None:
-        """Bring the lines to the disk: a run goes on from its checkpoint, and does not write them again."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def _write(self, values: dict[str, Any]) -> None:
-        clean = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in values.items()
-        }
-        self._file.write(json.dumps(clean) + "\n")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class TensorBoardLog(Listener):
-    """Writes scalars and pictures for TensorBoard, going on after step `start`."""
-
-    def __init__(self, folder: Path, start: int) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        """Write the curves of a step."""
-        for name in ("loss", "charbonnier", "perceptual", "lr", "grad_norm", "skipped"):
-            self._writer.add_scalar(f"train/{name}", getattr(metrics, name), metrics.step)
-        for name in ("steps_per_s", "data_share", "memory_bytes"):
-            self._writer.add_scalar(f"speed/{name}", getattr(metrics, name), metrics.step)
-
-    def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
-        """Write the validation curve."""
-        self._writer.add_scalar("val/psnr", validation.psnr, step)
-
-    def show(self, step: int, picture: npt.NDArray[np.uint8]) -> None:
-        """Write a picture, uint8 (3, H, W)."""
-        self._writer.add_image("blurry | restored | sharp", picture, step)
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
 
 
 class FailedBatches(Listener):
@@ -185,7 +97,7 @@ class FailedBatches(Listener):
     def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
         """Write them."""
         tensors = {
-            f"{i}.{name}": part.clone(memory_format=torch.contiguous_format)
+            f"{i}.{name}": part.cpu().clone(memory_format=torch.contiguous_format)
             for i, sample in enumerate(batches)
             for name, part in zip(Sample._fields, sample, strict=True)
         }
@@ -215,17 +127,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{h}h{m:02d}m"
     return f"{m}m{s:02d}s" if m else f"{s}s"
-
-
-def _lines(path: Path) -> list[str]:
-    """The whole lines of the file; what a killed process left unfinished is no line."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return text[: text.rfind("\n") + 1].split("\n")[:-1]
-
-
-def _step_of(line: str) -> int | None:
-    """The step that a line of metrics is about; None where it is none."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -57,6 +57,10 @@ class Tolerant(Listener):
         """Pass it on."""
         self._tell(self.listener.on_checkpoint, step)
 
+    def on_saved(self, step: int, is_best: bool) -> None:
+        """Pass it on."""
+        self._tell(self.listener.on_saved, step, is_best)
+
     def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
         """Pass it on."""
         self._tell(self.listener.on_failure, step, batches)

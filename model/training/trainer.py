@@ -1,6 +1,7 @@
 """The training loop: which step comes next, and when to look, to save and to stop."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.events import Best, Listener, Milestone, Seen, StepMetrics, Validation
 from model.training.learner import Learner, StepResult
 from model.training.pace import Pace
 from model.training.signals import StopRequest
@@ -38,6 +39,11 @@ class Schedule:
     stop_at: int | None = None
     max_skipped: int = 10
 
+    @property
+    def last(self) -> int:
+        """The step after which to leave."""
+        return self.steps if self.stop_at is None else min(self.steps, self.stop_at)
+
     def due(self, step: int, every: int) -> bool:
         """Whether something done every so many steps is done after `step` of them."""
         return every > 0 and (step % every == 0 or step == self.steps)
@@ -58,9 +64,11 @@ class Trainer:
         learner: does the steps and holds the state.
         schedule: when to do what.
         validate: judges a network; every process calls it, with the same result. None: there is nothing to judge by.
-        save: writes a checkpoint of the learner; called in the main process only.
+        save: writes a checkpoint of the learner, in the main process; called in every process, which gives its part.
         listeners: told what happens.
         progress: told of every step.
+        before_step: called before each step, with the steps done; what it takes does not count as theirs.
+        seen: what was learnt from in that many steps.
     """
 
     def __init__(
@@ -72,6 +80,8 @@ class Trainer:
         validate: Callable[[nn.Module], Validation] | None = None,
         listeners: Sequence[Listener] = (),
         progress: Progress = no_progress,
+        before_step: Callable[[int], None] | None = None,
+        seen: Callable[[int], Seen] = lambda steps: Seen(steps, math.nan),
     ) -> None:
         self.learner = learner
         self.schedule = schedule
@@ -79,6 +89,8 @@ class Trainer:
         self.validate = validate
         self.listeners = listeners if learner.place.is_main else ()
         self.progress = progress if learner.place.is_main else no_progress
+        self.before_step = before_step
+        self.seen = seen
         self.best: Best | None = None
         self.skipped = 0
         self._in_a_row = 0
@@ -93,7 +105,7 @@ class Trainer:
         """Do the steps from `start` on, until the schedule, a signal or a failure ends them.
 
         Args:
-            batches: uint8 batches on the CPU, `schedule.accumulate` for each step, beginning with step `start`.
+            batches: uint8 batches on any device, `schedule.accumulate` for each step, beginning with step `start`.
             stop: asked in every step.
 
         Raises:
@@ -102,6 +114,9 @@ class Trainer:
         schedule, step, result = self.schedule, start, None
         pace = Pace()
         while step < schedule.steps:
+            if self.before_step:
+                with pace.paused():
+                    self.before_step(step)
             with pace.waiting():
                 clips = [_next(batches, step) for _ in range(schedule.accumulate)]
             result = self._step(step, clips, stop)
@@ -110,11 +125,12 @@ class Trainer:
             self.progress(step, schedule.steps, f"loss {result.loss:.4f}")
             if schedule.due(step, schedule.log_every):
                 self._log(step, result, pace, clips)
-            with pace.paused():
+            with pace.paused("validation"):
                 is_best = self._look(step)
-                ending = step == schedule.steps or self._is_asked(step, result, stop)
-                if is_best or ending or schedule.due(step, schedule.checkpoint_every):
-                    counts = self.skipped, self._in_a_row
+            ending = step == schedule.steps or self._is_asked(step, result, stop)
+            if is_best or ending or schedule.due(step, schedule.checkpoint_every):
+                counts = self.skipped, self._in_a_row
+                with pace.paused("saving"):
                     self._save(Milestone(step, result.loss, self.best, is_best, *counts), final=ending)
             if ending and step < schedule.steps:
                 logger.warning("stopped after step %d of %d; go on with --resume", step, schedule.steps)
@@ -167,6 +183,10 @@ class Trainer:
             data_share=data_share,
             memory_bytes=self.learner.place.peak_memory_bytes(),
             eta_s=(self.schedule.steps - step) / steps_per_s,
+            samples_per_s=steps_per_s * (self.seen(step).clips - self.seen(step - 1).clips),
+            epoch=self.seen(step).epochs,
+            validation_share=pace.pause_share("validation"),
+            saving_share=pace.pause_share("saving"),
             clips=checksum_of(clips),
         )
         for listener in self.listeners:
@@ -174,47 +194,51 @@ class Trainer:
 
     def _look(self, step: int) -> bool:
         """Validate and make pictures when it is time; whether this is the best network so far."""
-        network, is_best = self.learner.best_network, False
-        if self.validate and self.schedule.due(step, self.schedule.validate_every):
+        is_best, schedule = False, self.schedule
+        validating = self.validate is not None and schedule.due(step, schedule.validate_every)
+        showing = schedule.due(step, schedule.sample_every)
+        if not (validating or showing):
+            return False
+        network = self.learner.best_network
+        if validating:
             validation = self.validate(network)
             is_best = self.best is None or validation.psnr > self.best.val_psnr
             if is_best:
                 self.best = Best(step, validation.psnr)
             for listener in self.listeners:
                 listener.on_validation(step, validation, is_best)
-        if self.schedule.due(step, self.schedule.sample_every):
+        if showing:
             for listener in self.listeners:
                 listener.on_pictures(step, network)
         return is_best
 
     def _save(self, milestone: Milestone, *, final: bool) -> None:
-        place, saved = self.learner.place, True
-        if place.is_main:
-            saved = self._write(milestone, final=final)
-        if place.sum(torch.tensor([float(not saved)], device=place.device)).item():
-            self.best = (
-                self._saved_best
-            )  # one that is not on disk is none: the next that beats the saved one is
-        else:
+        place, error = self.learner.place, self._write(milestone)
+        if not place.sum(torch.tensor([float(error is not None)], device=place.device)).item():
             self._saved_best = self.best
+            return
+        self.best = self._saved_best  # one that is not on disk is none: the next that beats the saved one is
+        if error and final:
+            raise TrainingError(
+                f"the checkpoint of step {milestone.step} cannot be written: {error}",
+                "make space on that disk, and go on from the checkpoint before it with --resume",
+            ) from error
+        if error:
+            logger.error(
+                "the checkpoint of step %d CANNOT BE WRITTEN: %s; training goes on", milestone.step, error
+            )
 
-    def _write(self, milestone: Milestone, *, final: bool) -> bool:
-        """Whether the checkpoint is on disk; if not, all that was there before still is."""
+    def _write(self, milestone: Milestone) -> OSError | None:
+        """Write a checkpoint; what kept it from the disk, if anything did: all that was there before still is."""
         try:
             for listener in self.listeners:
                 listener.on_checkpoint(milestone.step)
             self.save(milestone)
         except OSError as error:
-            if final:
-                raise TrainingError(
-                    f"the checkpoint of step {milestone.step} cannot be written: {error}",
-                    "make space on that disk, and go on from the checkpoint before it with --resume",
-                ) from error
-            logger.error(
-                "the checkpoint of step %d CANNOT BE WRITTEN: %s; training goes on", milestone.step, error
-            )
-            return False
-        return True
+            return error
+        for listener in self.listeners:
+            listener.on_saved(milestone.step, milestone.is_best)
+        return None
 
 
 def _next(batches: Iterator[Sample], step: int) -> Sample:

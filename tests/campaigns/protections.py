@@ -83,16 +83,18 @@ def _slowly(opened: Callable[..., Any]) -> Callable[..., Any]:
 
 def _from_the_first_batch() -> list[Patch]:
     """A loader that keeps its place in memory only: after a restart it begins with the first batch again."""
-    from model import train
-    from pipeline.clips import batches
+    from model.training.phases import phase_batches
 
-    return [(train, "batches", lambda source, **how: batches(source, **{**how, "start_step": 0}))]
+    def anew(*what: Any, **how: Any) -> Any:
+        return phase_batches(*what, **{**how, "start_step": 0})
+
+    return everywhere(phase_batches, anew)
 
 
 def _one_long_row_of_random_numbers() -> list[Patch]:
     from model.training.learner import Learner
 
-    return [(Learner, "_seed", lambda learner, step: None)]
+    return [(Learner, "_seed", lambda learner, step, number: None)]
 
 
 def _in_one_thread(function: Any, items: Any, workers: int, progress: Any, what: str) -> list[Any]:

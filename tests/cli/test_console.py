@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.console import Output, counted, human_bytes, printable
+from cli.console import Output, counted, human_bytes, human_time, printable
 from pipeline.reports import Quarantined, no_progress
 
 
@@ -119,6 +119,22 @@ def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert progress is no_progress
 
 
+def test_messages_go_above_what_is_live_but_for_those_that_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    output, log = Output(), logging.getLogger("model.x")
+    routine = {"routine": True}
+    with output.live("SHOWN"):
+        log.info("step 1", extra=routine)
+        log.warning("careful")
+    log.info("step 2", extra=routine)
+    drawn = terminal.getvalue()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", drawn)
+    assert "step 1" not in text and text.index("careful") < text.rindex("SHOWN") < text.index("step 2")
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")  # the cursor is shown again
+
+
 def test_work_is_one_bar_whatever_it_says_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
@@ -177,3 +193,18 @@ def test_another_log_hears_the_message_as_it_is() -> None:
     logging.getLogger("pipeline.x").warning("%s\x1b", 3)
     logging.getLogger("pipeline").removeHandler(handler)
     assert heard[0].getMessage() == "3\x1b" and heard[0].args == (3,)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.1234, "0.123 s"),
+        (99, "99 s"),
+        (150, "2 min"),
+        (5400, "90 min"),
+        (9000, "2 h 30 min"),
+        (5e5, "5 d 19 h"),
+    ],
+)
+def test_times_are_readable(seconds: float, text: str) -> None:
+    assert human_time(seconds) == text

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,19 +44,21 @@ def test_tells_how_a_run_stands(trained: Path, store: Path, spk) -> None:
     facts = spk("inspect", trained, "--json").json
     assert (facts["kind"], facts["step"], facts["steps"], facts["store"]) == ("run", 4, 4, str(store))
     ran = spk("inspect", trained)
-    assert "step 4 of 4" in ran.out and str(facts["parameters"]) in ran.out and "best, last" in ran.out
+    assert "finished, step 4 of 4" in ran.out and str(facts["parameters"]) in ran.out
+    assert "step_000004, best, last" in ran.out and "as it was learnt from" in ran.out
 
 
 def test_tells_what_a_checkpoint_is(trained: Path, spk) -> None:
     path = trained / "checkpoints" / "best.safetensors"
     facts = spk("inspect", path, "--json").json
     assert (facts["kind"], facts["num_bins"], facts["voxels"]) == ("checkpoint", 4, "k4")
+    assert facts["trainable"] == facts["parameters"] > 0
     assert "cross_attention" in spk("inspect", path).out
 
 
 @pytest.mark.parametrize("name", ["log.txt", "samples/step_000004.png", "metrics.jsonl"])
 def test_other_files_are_refused(name: str, trained: Path, spk) -> None:
-    spk("inspect", trained / name).assert_fails(2, name, "none of a .dat, .npy or .npz, a checkpoint")
+    spk("inspect", trained / name).assert_fails(2, name, "none of a .dat, .npy, .npz, a checkpoint")
 
 
 def test_a_log_shows_its_dialect_and_how_good_its_times_are(tmp_path: Path, spk) -> None:
@@ -98,8 +102,23 @@ def test_a_damaged_store_names_the_file(store: Path, raw: Path, tmp_path: Path, 
     spk("inspect", tmp_path / "store").assert_fails(1, str(shard), "missing")
 
 
-def test_a_run_has_no_picture(trained: Path, tmp_path: Path, spk) -> None:
-    spk("inspect", trained, "-o", tmp_path / "x.png").assert_fails(2, "x.png", "run")
+def test_a_run_is_drawn_anew(trained: Path, tmp_path: Path, spk) -> None:
+    assert "picture: " in spk("inspect", trained, "-o", tmp_path / "x.png").out
+    assert image_size(tmp_path / "x.png")
+
+
+def test_a_checkpoint_has_no_picture(trained: Path, tmp_path: Path, spk) -> None:
+    path = trained / "checkpoints" / "best.safetensors"
+    spk("inspect", path, "-o", tmp_path / "x.png").assert_fails(2, "x.png", "checkpoint")
+
+
+def test_damaged_files_of_a_run_are_named_with_code_4(trained: Path, tmp_path: Path, spk) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "run.json").write_text("{")
+    ran = spk("inspect", run)
+    assert ran.code == 4 and "damaged: " in ran.out and "run.json" in ran.out and "step 4 of 4" in ran.out
+    as_json = spk("inspect", run, "--json")
+    assert as_json.code == 4 and "run.json" in json.loads(as_json.out)["problems"][0]
 
 
 SMALL = ("tiny", "clip.crop=16", "batch_size=1")

@@ -15,7 +15,7 @@ from pipeline.errors import StoreError, UsageError
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("demo", "simulate", "ingest", "align", "voxelize"),
-    *("train", "evaluate", "inspect", "preview"),
+    *("train", "evaluate", "inspect", "preview", "plan"),
 )
 HELP_CPU_SECONDS = 0.4
 HEAVY = ("torch", "zarr", "numba", "dask", "numpy", "PIL", "yaml")
@@ -94,11 +94,14 @@ def test_neither_is_a_memory_that_is_full(spk, monkeypatch: pytest.MonkeyPatch) 
     assert spk("any") == (1, "", "error: out of memory\nfix:   use fewer --workers\n")
 
 
-def test_of_several_processes_one_reports_mistakes_and_all_report_failures(
+def test_of_several_processes_one_of_each_machine_reports_mistakes_and_all_report_failures(
     spk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert spk("trian") == (2, "", "")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    spk("trian").assert_fails(2, "process 3: ", "trian")
     monkeypatch.setattr(cli.main, "app", raising(StoreError("out of reach")))
     assert spk("any") == (1, "", "error: process 3: out of reach\n")
 

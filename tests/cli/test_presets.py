@@ -43,7 +43,7 @@ def test_says_what_may_be_meant(name: str, problem: str, fix: str) -> None:
 def test_every_shipped_preset_is_a_config(preset: Path) -> None:
     from model.training.config import TrainConfig
 
-    load_config(TrainConfig, config_path(Path(preset.stem)), ["store=S"])
+    load_config(TrainConfig, config_path(Path(preset.stem)), ["store=S", "init=W"])
 
 
 def test_a_config_of_ones_own_extends_a_preset(tmp_path: Path) -> None:

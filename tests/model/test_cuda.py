@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -26,6 +27,7 @@ from model.losses import CombinedLoss, LossConfig
 from model.network import NetworkConfig, SpikeVRT, build_network
 from model.normalize import NUM_COUNTS, VoxelNormalizer
 from model.parallel import Parallel, ParallelConfig, parallel
+from model.peers import GRACE_S
 from model.training.learner import Learner
 from model.training.optim import OptimConfig
 from model.training.signals import StopRequest
@@ -42,6 +44,7 @@ from tests.model.test_network import (  # the tests run here too, on what the fi
     test_stages_and_flows_match_the_published_network,  # noqa: F401
 )
 from tests.model.training.test_learner import Net, assert_equal, state_of
+from tests.ranks import ranks
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6
@@ -314,7 +317,7 @@ def test_processes_agree_over_the_device_and_still_wait_once(
         assert got.grad_norm == pytest.approx(want.grad_norm, rel=1e-2)
         assert got.applied and got.stop == (step == 1)
         assert len(places) == 1, places
-    shared.place.barrier()
+    shared.place.sum(torch.zeros(1, device=shared.place.device))
 
 
 @on_cuda
@@ -327,7 +330,7 @@ def test_takes_a_device_of_its_own_and_says_when_there_are_too_few(
             before = torch.cuda.memory_allocated()
             held = torch.empty(32 << 20, dtype=torch.uint8, device=place.device)
             assert place.peak_memory_bytes() >= before + held.nbytes
-            place.barrier()
+            assert place.gather(1) == [1]
     monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))
     message = f"there are {torch.cuda.device_count()}"
     with pytest.raises(ConfigError, match=message), parallel(ParallelConfig(device="cuda")):
@@ -355,11 +358,10 @@ def test_a_step_that_does_not_fit_says_what_to_change_and_leaves_the_memory(
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-@on_cuda
-def test_recordings_become_a_report_on_the_device(
-    device: str, tmp_path: Path, small_scenes: list[str], small_training: list[str], spk: Callable[..., Any]
-) -> None:
-    raw, store, out = (tmp_path / name for name in ("raw", "store", "run"))
+@pytest.fixture
+def store(tmp_path: Path, small_scenes: list[str], spk: Callable[..., Any]) -> Path:
+    """A small store with voxel grids."""
+    raw, store = tmp_path / "raw", tmp_path / "store"
     for words in (
         ("simulate", "scenes", "-o", raw, *small_scenes, "--workers", 1),
         ("ingest", raw, "-o", store, "--manifest", "simulated"),
@@ -367,7 +369,14 @@ def test_recordings_become_a_report_on_the_device(
     ):
         ran = spk(*words)
         assert ran.code == 0, ran.err
+    return store
 
+
+@on_cuda
+def test_recordings_become_a_report_on_the_device(
+    device: str, store: Path, tmp_path: Path, small_training: list[str]
+) -> None:
+    out = tmp_path / "run"
     where = [f"parallel.device={device}", "parallel.precision=bf16"]
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=1", "-m"]
     settings = [*small_training, *where, f"store={store}", "-o", out, "--json"]
@@ -382,6 +391,43 @@ def test_recordings_become_a_report_on_the_device(
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert {line["step"] for line in lines} == set(range(1, 7))
     assert named in (out / "run.json").read_text()
+
+
+needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two CUDA devices")
+
+
+@needs_two
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("settings", [[], ["network.checkpoint_stages=[1,8]", "parallel.compile=true"]])
+def test_two_devices_train_and_one_goes_on(
+    store: Path, small_training: list[str], tmp_path: Path, strategy: str, settings: list[str]
+) -> None:
+    run = tmp_path / "run"
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=0", "-m"]
+    where = ["parallel.device=cuda", "parallel.precision=bf16", f"parallel.strategy={strategy}", *settings]
+    words = [*small_training, *where, "network.flow=spynet", "optim.flow_freeze_steps=2", f"store={store}"]
+    first = _python("-m", *launcher, "cli", "train", "tiny", *words, "-o", run, "--json")
+    assert first["step"] == 4 and first["val_psnr"] > 5
+    second = _python(
+        *("-m", "cli", "train", run / "config.yaml", "-o", run, "--resume", "--json"),
+        *("steps=6", "optim.accumulate=2"),
+    )
+    assert second["step"] == 6
+
+
+def wait_on_the_device_for_a_lost_one() -> None:
+    with parallel(ParallelConfig(device="cuda")) as place:
+        place.sum(torch.ones(1, device=place.device))
+        if place.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        place.sum(torch.ones(1, device=place.device)).item()
+
+
+@needs_two
+def test_a_device_that_waits_for_a_lost_process_is_left(tmp_path: Path) -> None:
+    with ranks(tmp_path, wait_on_the_device_for_a_lost_one) as processes:
+        assert processes.wait(2 * GRACE_S + 60) == [1, -signal.SIGKILL]
+    assert "process 1 of the run" in processes.said(0)
 
 
 def _python(*words: object) -> dict[str, Any]:

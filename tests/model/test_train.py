@@ -14,9 +14,10 @@ from PIL import Image
 from model.checkpoint import load_network, read_info
 from model.checkpoint_file import load_tensors
 from model.cost import clip_size, count_flops, measure_activations
+from model.lora import LoraConfig
 from model.losses import LossConfig
 from model.network import NetworkConfig, build_network
-from model.parallel import Parallel
+from model.parallel import Parallel, ParallelConfig
 from model.train import TrainReport, train
 from model.training.config import TrainConfig
 from model.training.optim import OptimConfig
@@ -96,12 +97,14 @@ def test_leaves_a_complete_run_folder(store: Path, tmp_path: Path) -> None:
     }
     assert load_config(TrainConfig, run / "config.yaml") == replace(config(store), voxels="k4")
     facts = json.loads((run / "run.json").read_text())
-    assert facts["sessions"][0]["versions"]["torch"] == torch.__version__
+    (session,) = facts["sessions"]
+    assert session["versions"]["torch"] == torch.__version__
+    assert (session["step"], session["how"], session["error"]) == (6, "finished", None)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert lines[3]["val_frames"] == 3 and lines[-2]["loss"] == report.loss
     assert "val PSNR" in (run / "log.txt").read_text()
-    assert Image.open(run / "samples" / "step_000006.png").size == (3 * 16 + 2 * 4, 16)
+    assert Image.open(run / "samples" / "step_000006.png").width > 4 * 256
     assert list((run / "tensorboard").iterdir())
     info = read_info(run / "checkpoints" / "last.safetensors")
     assert info.step == 6 and info.best["val_psnr"] == report.val_psnr and info.averaged
@@ -226,6 +229,66 @@ def test_rgb_only_and_starting_from_its_weights(store: Path, tmp_path: Path) -> 
         wanted = load_network(tmp_path / "rgb")[0](blurry)
         found = load_network(tmp_path / "fused")[0](blurry, torch.rand(1, 2, 4, 8, 8))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_fine_tunes_by_low_rank_updates_and_leaves_the_weights_it_started_from(
+    store: Path, tmp_path: Path
+) -> None:
+    lora = LoraConfig(rank=2, alpha=4.0, layers=("qkv", "proj", "mlp"))
+    rgb = replace(NETWORK, fusion="none")
+    published = build_network(rgb, 4).state_dict()
+    torch.nn.init.normal_(published["conv_last.weight"], std=0.02)  # 0 at first, which hides all other layers
+    torch.save({"params": published}, tmp_path / "vrt.pth")
+    tuned = config(store, steps=4, validate_every=4, sample_every=0, init=tmp_path / "vrt.pth", lora=lora)
+    train(tuned, tmp_path / "whole")
+    train(tuned, tmp_path / "run", stop_at=2)
+    train(tuned, tmp_path / "run", resume=True)
+    text = (tmp_path / "whole" / "log.txt").read_text()
+    assert re.search(
+        r"LoRA of rank 2: 0\.\d\d M of 0\.\d\d M parameters learn, with low-rank updates of \d+ layers", text
+    )
+    assert "import check: max|Δ| = 0\n" in text
+    one, two = (load_tensors(tmp_path / run / "checkpoints" / "last.safetensors") for run in ("whole", "run"))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(one[f"model.{name}"], value) for name, value in published.items())
+    moments = {name.split(".", 2)[2] for name in one if name.startswith("optimizer.exp_avg.")}
+    assert moments == {name.removeprefix("ema.") for name in one if name.startswith("ema.")}
+    assert all(".lora." in name or name.startswith(("fusions.", "spike_encoder.")) for name in moments)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["trainable"] == sum(one[f"model.{name}"].numel() for name in moments) < facts["parameters"]
+
+
+def test_a_fine_tuned_checkpoint_gives_a_plain_network_that_can_be_started_from(
+    store: Path, whole: TrainReport, tmp_path: Path
+) -> None:
+    quick = config(store, steps=1, validate_every=0, sample_every=0, init=whole.checkpoint)
+    quick = replace(quick, network=replace(NETWORK, checkpoint_stages=(1, 8)))
+    tuned = replace(quick, lora=LoraConfig(rank=2), parallel=ParallelConfig(device="cpu", precision="bf16"))
+    train(tuned, tmp_path / "tuned")
+    network, _ = load_network(tmp_path / "tuned")
+    assert network.state_dict().keys() == load_network(whole.run)[0].state_dict().keys()
+    train(replace(quick, init=tmp_path / "tuned" / "checkpoints" / "last.safetensors"), tmp_path / "on")
+    assert f"{len(network.state_dict())} tensors with" in (tmp_path / "on" / "log.txt").read_text()
+
+
+def test_a_new_spike_branch_settles_before_the_rgb_network_moves(store: Path, tmp_path: Path) -> None:
+    rgb = config(store, steps=1, validate_every=0, sample_every=0, network=replace(NETWORK, fusion="none"))
+    loaded = load_tensors(train(rgb, tmp_path / "rgb").checkpoint, "ema.")
+    optim = replace(rgb.optim, rgb_freeze_steps=2, flow_freeze_steps=2)
+    fused = replace(rgb, steps=3, network=NETWORK, init=tmp_path / "rgb" / "checkpoints" / "last.safetensors")
+    last = tmp_path / "fused" / "checkpoints" / "last.safetensors"
+    for stop, moves in ((2, False), (3, True)):
+        train(replace(fused, optim=optim), tmp_path / "fused", resume=moves, stop_at=stop)
+        weights = load_tensors(last, "model.")
+        same = {
+            name for name in loaded if torch.equal(weights[name.replace("ema.", "model.", 1)], loaded[name])
+        }
+        assert len(same) < len(loaded) / 2 if moves else same == loaded.keys()  # a dropped block stays
+        assert weights["model.fusions.0.attn.proj.weight"].abs().max() > 0  # it started at zero
+    assert (
+        "rgb: 0.01 M parameters, learning rate x 1, frozen for 2 steps"
+        in (tmp_path / "fused" / "log.txt").read_text()
+    )
 
 
 def test_a_memory_budget_changes_no_weight_and_may_change_on_the_way(store: Path, tmp_path: Path) -> None:

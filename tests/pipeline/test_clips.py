@@ -2,19 +2,23 @@ import itertools
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.clips import PREFETCHED_BATCHES, ClipConfig, ClipSource, Sample, batches
+from pipeline.clips import ClipConfig, ClipSource, Sample, batches
 from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
 from pipeline.ingest import ingest
+from pipeline.reader_times import ReaderTimes
+from pipeline.respike import SpikeAugmentation
 from pipeline.spike_format import SpikeFormat
 from pipeline.store import open_store
 from pipeline.voxelize import voxelize
+from pipeline.voxels import frames_per_bin
 
 SIDE, SCALE, BINS, WINDOW = 24, 2, 4, 100
 ROW_BIN, COLUMN_BIN, FRAME_BIN, MARK_BIN = range(BINS)
@@ -174,6 +178,50 @@ def joined(*parts: Sample) -> Sample:
     return Sample(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
+SENSORS = SpikeAugmentation(
+    thresholds=(1, 2, 4), lost_share=0.1, dark_rate=0.01, gain_spread=0.1, dead_share=0.05, hot_share=0.05
+)
+
+
+def test_sensors_change_the_spikes_and_nothing_else(store, source):
+    other = ClipSource(store, "train", "k4", replace(CONFIG, spikes=SENSORS))
+    changed = 0
+    for number in range(20):
+        own, theirs = (it.read(it.draw(number, seed=0)) for it in (source, other))
+        assert torch.equal(own.blurry, theirs.blurry) and torch.equal(own.sharp, theirs.sharp)
+        changed += not torch.equal(own.voxels, theirs.voxels)
+        assert theirs.voxels.max() <= WINDOW // BINS
+    assert changed == 20 and source.draw(0, seed=0).sensor is None
+
+
+def test_sensors_depend_on_the_number_of_the_sample_only(store):
+    def fresh():
+        return ClipSource(store, "train", "k4", replace(CONFIG, spikes=SENSORS))
+
+    whole = [fresh().batch(range(step * 4, step * 4 + 4), 0) for step in range(3)]
+    for workers in (0, 3):
+        assert all(map(same, take(fresh(), 3, batch_size=4, workers=workers), whole))
+    assert all(map(same, take(fresh(), 2, batch_size=4, start_step=1), whole[1:]))
+    ranks = [take(fresh(), 3, batch_size=2, rank=rank, world=2) for rank in range(2)]
+    assert all(same(joined(*parts), step) for *parts, step in zip(*ranks, whole, strict=True))
+    assert not all(map(same, take(fresh(), 3, batch_size=4, seed=1), whole))
+
+
+def test_bins_of_unequal_lengths_are_turned_with_the_clip(tmp_path, build):
+    write_sequence(tmp_path / "raw/train/a", 5)
+    store = build(tmp_path, exposure={"rule": "every", "window": 98, "stride": 100})
+    config = replace(CONFIG, spikes=SpikeAugmentation(hot_share=0.99), flips=False, rotations=False)
+    source = ClipSource(store, "train", "k4", config)
+    seen = set()
+    for number in range(40):
+        draw = source.draw(number, seed=0)
+        counts = source.read(replace(draw, sensor=replace(draw.sensor, hot_share=0.999))).voxels.numpy()
+        hot = np.median(counts, axis=(2, 3)).astype(int).tolist()
+        assert hot == [frames_per_bin(98, BINS).tolist()[:: -1 if draw.augmentation.reverse else 1]] * 3
+        seen.add(draw.augmentation.reverse)
+    assert seen == {False, True}
+
+
 def test_starting_at_a_step_gives_what_that_step_would_have_seen(source):
     whole = take(source, 12, batch_size=2, accumulate=2)
     late = take(source, 6, batch_size=2, accumulate=2, start_step=3)
@@ -198,14 +246,60 @@ def test_samples_are_read_by_as_many_threads_as_are_wanted(source, monkeypatch, 
     assert (threading.get_ident() in readers) == (workers == 0)
 
 
-def test_as_many_batches_are_ahead_whatever_the_threads(source, monkeypatch):
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "accumulate", "ahead"),
+    [(2, 1, 1, 1), (2, 4, 1, 2), (1, 4, 1, 4), (8, 4, 1, 1), (1, 2, 4, 4), (4, 4, 3, 3)],
+)
+def test_a_step_and_a_sample_for_every_thread_are_ahead(
+    source, monkeypatch, batch_size, workers, accumulate, ahead
+):
     rooms = []
     room = source.room
-    monkeypatch.setattr(source, "room", lambda size: rooms.append(size) or room(size))
-    for workers in (1, 4):
-        rooms.clear()
-        take(source, 5, batch_size=2, workers=workers)
-        assert rooms == [2] * (5 + PREFETCHED_BATCHES)
+    monkeypatch.setattr(source, "room", lambda size, **how: rooms.append(size) or room(size))
+    settings = {"batch_size": batch_size, "workers": workers, "accumulate": accumulate}
+    stream = batches(source, seed=0, start_step=0, **settings)
+    for _ in range(5):
+        next(stream)
+    deadline = time.monotonic() + 20
+    while len(rooms) < 5 + ahead and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)  # for one too many
+    assert rooms == [batch_size] * (5 + ahead)
+    stream.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_are_delivered_whole_by_who_has_read_them(source, workers):
+    delivered = []
+
+    def deliver(batch):
+        delivered.append(threading.get_ident())
+        copy = Sample(*(part.clone() for part in batch))  # of what is not read yet, when it is too early
+        return copy, batch
+
+    expected = [source.batch(range(step * 3, step * 3 + 3), 0) for step in range(6)]
+    found = take(source, 6, batch_size=3, workers=workers, deliver=deliver)
+    for (copy, batch), whole in zip(found, expected, strict=True):
+        assert same(copy, whole) and same(batch, whole)
+    assert (threading.get_ident() in delivered) == (workers == 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_fails_in_delivery_is_handed_on(source, workers):
+    def deliver(batch):
+        raise RuntimeError("the device is gone")
+
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        take(source, 1, workers=workers, deliver=deliver)
+
+
+def test_tells_what_samples_take_to_read(source, monkeypatch):
+    times = ReaderTimes()
+    read_into = source.read_into
+    monkeypatch.setattr(source, "read_into", lambda *arguments: time.sleep(0.01) or read_into(*arguments))
+    take(source, 4, batch_size=2, workers=2, times=times)
+    lap = times.lap()
+    assert lap.wall_s >= 8 * 0.01 and lap.blocked_s > 0.5 * lap.wall_s
 
 
 def test_counts_of_other_types_are_widened_to_the_widest(store):

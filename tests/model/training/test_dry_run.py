@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from model.lora import LoraConfig
 from model.losses import LossConfig
 from model.network import NetworkConfig, build_network
 from model.train import train
@@ -61,6 +62,12 @@ def test_foretells_what_training_does(config: TrainConfig, tmp_path: Path) -> No
     written = train(config, tmp_path / "run").checkpoint.stat().st_size
     assert 0.7 * written < plan.checkpoint_bytes <= written  # the file also has a header and index tables
     later = replace(config, steps=9)
+    tuned = replace(
+        config, init=tmp_path / "run" / "checkpoints" / "last.safetensors", lora=LoraConfig(rank=2)
+    )
+    less = plan_training(tuned, tmp_path / "tuned")
+    assert less.trainable < plan.trainable == plan.parameters < less.parameters
+    assert less.checkpoint_bytes == 4 * (less.parameters + 3 * less.trainable)
     assert plan_training(later, tmp_path / "run", resume=True).step == 2
 
 

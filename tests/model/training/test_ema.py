@@ -25,3 +25,15 @@ def test_leaves_the_network_alone_and_does_not_learn() -> None:
     average.update(5)
     assert network.training and network[0].weight.requires_grad
     assert not average.network.training and not average.network[0].weight.requires_grad
+
+
+def test_shares_the_parameters_that_do_not_learn() -> None:
+    network = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2))
+    average = WeightAverage(network, 0.9)
+    assert average.network[0].weight is network[0].weight
+    assert average.network[1].weight is not network[1].weight
+    with torch.no_grad():
+        network[1].weight.fill_(1.0)
+    average.update(10**6)
+    assert not torch.equal(average.network[1].weight, network[1].weight)
+    assert network[1].weight.requires_grad and not network[0].weight.requires_grad

@@ -29,6 +29,7 @@ METRICS = StepMetrics(
 def tell_everything(listener: Listener) -> None:
     listener.on_step(METRICS)
     listener.on_validation(10, Validation(31.5, 8), True)
+    listener.on_saved(10, True)
     listener.on_pictures(10, nn.Identity())
     listener.on_checkpoint(10)
     listener.on_failure(10, [Sample(*[torch.zeros(1, dtype=torch.uint8)] * 3)])
@@ -50,19 +51,21 @@ def test_a_listener_need_not_listen_to_everything():
 def test_one_that_listens_to_all_hears_all():
     heard = []
     names = [name for name in vars(Listener) if name.startswith("on_")]
-    assert sorted(names) == ["on_checkpoint", "on_failure", "on_pictures", "on_step", "on_validation"]
+    assert sorted(names) == [
+        *("on_checkpoint", "on_failure", "on_pictures", "on_saved", "on_step", "on_validation")
+    ]
     everything = type(
         "All", (Listener,), {name: lambda self, *what, name=name: heard.append(name) for name in names}
     )
     tell_everything(everything())
-    assert heard == ["on_step", "on_validation", "on_pictures", "on_checkpoint", "on_failure"]
+    assert heard == [*("on_step", "on_validation", "on_saved", "on_pictures", "on_checkpoint", "on_failure")]
 
 
 def test_metrics_cannot_be_changed_or_mixed_up():
     with pytest.raises(dataclasses.FrozenInstanceError):
         METRICS.loss = 0.0
     with pytest.raises(TypeError):
-        StepMetrics(*dataclasses.astuple(METRICS))  # twelve numbers in a row say nothing
+        StepMetrics(*dataclasses.astuple(METRICS))  # numbers in a row say nothing
     values = json.loads(json.dumps(dataclasses.asdict(METRICS)))
     assert StepMetrics(**values) == METRICS
 

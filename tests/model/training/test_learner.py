@@ -35,10 +35,15 @@ class Net(nn.Module):
         return blurry + self.drop(x).unflatten(0, (batch, frames))
 
 
-def make(config: OptimConfig | None = None, drop: float = 0.0, place: Parallel = CPU) -> Learner:
+def make(
+    config: OptimConfig | None = None,
+    drop: float = 0.0,
+    place: Parallel = CPU,
+    network: nn.Module | None = None,
+) -> Learner:
     torch.manual_seed(3)
     return Learner(
-        Net(drop),
+        network or Net(drop),
         CombinedLoss(LossConfig(perceptual_weight=0.0)),
         VoxelNormalizer(np.resize(np.linspace(-1, 3, 256, dtype=np.float32), NUM_COUNTS)),
         config or OptimConfig(lr=1e-2, warmup_steps=2),
@@ -173,6 +178,33 @@ def test_flow_is_frozen_for_the_first_steps_and_then_learns() -> None:
     assert not torch.equal(frozen["model.rgb.weight"], fresh["model.rgb.weight"])
     learner.step(2, [clip(2)])
     assert not torch.equal(state_of(learner)["model.spynet.weight"], fresh["model.spynet.weight"])
+
+
+def test_what_does_not_learn_stays_frozen_and_costs_no_state() -> None:
+    config = OptimConfig(lr=1e-2, weight_decay=0.1, warmup_steps=0, flow_freeze_steps=1, ema_decay=0.9)
+
+    def fresh() -> Learner:
+        network = Net()
+        network.spynet.requires_grad_(False)
+        network.rgb.bias.requires_grad_(False)
+        return make(config, network=network)
+
+    learner = fresh()
+    before = state_of(learner)
+    run(learner, range(3))
+    after = state_of(learner)
+    frozen = {"rgb.bias", "spynet.weight", "spynet.bias"}
+    learned = {"rgb.weight", "spikes.weight", "spikes.bias"}
+    assert all(torch.equal(after[f"model.{name}"], before[f"model.{name}"]) for name in frozen)
+    assert all(not torch.equal(after[f"model.{name}"], before[f"model.{name}"]) for name in learned)
+    for name, parameter in learner.network.named_parameters():
+        assert (parameter in learner.optimizer.state) == (name in learned)
+    assert {name.removeprefix("ema.") for name in after if name.startswith("ema.")} == learned
+    assert len(after["optimizer.steps"]) == len(learned)
+    again = fresh()
+    again.load(after, learner.plain())
+    assert run(again, range(3, 6)) == run(learner, range(3, 6))
+    assert_equal(state_of(again), state_of(learner))
 
 
 def test_restores_with_any_network_in_evaluation_mode_and_leaves_its_mode_alone() -> None:

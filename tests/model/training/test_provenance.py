@@ -15,7 +15,7 @@ from torch import nn
 from model.checkpoint import read_info
 from model.checkpoint_file import save_checkpoint
 from model.parallel import Parallel
-from model.training.config import TrainConfig
+from model.training.config import PhaseConfig, TrainConfig
 from model.training.optim import OptimConfig
 from model.training.provenance import (
     checkpoint_header,
@@ -57,6 +57,14 @@ def test_the_same_clips_a_step_are_the_same_run_however_they_are_dealt_out(batch
     assert found == identity() and found["clips of a step"] == 4
 
 
+def test_clips_of_a_phase_are_counted_for_all_processes_too():
+    phases = (PhaseConfig(start=5, crop=64, batch_size=2), PhaseConfig(start=9))
+    found = identity(replace(shared_out(4, 2), phases=phases), world=2)
+    assert [phase["clips of a step"] for phase in found["phases"]] == [8, 16]
+    halved = tuple(replace(phase, batch_size=phase.batch_size and phase.batch_size // 2) for phase in phases)
+    assert identity(replace(shared_out(2, 4), phases=halved), world=2) == found
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -77,12 +85,13 @@ def test_what_decides_the_weights_is_part_of_it(changed, named):
 
 
 def test_a_checkpoint_tells_all_that_using_it_takes(tmp_path):
-    header = checkpoint_header(CONFIG, STORE, SOURCE, NORMALIZATION, identity(), place())
+    header = checkpoint_header(CONFIG, STORE, SOURCE, NORMALIZATION, identity(), nn.Linear(2, 3), place())
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, {"model.weight": torch.zeros(2)}, {**header, "step": 7, "loss": 0.5, "best": None})
     info = read_info(path)
     assert (info.step, info.num_bins, info.scale, info.voxels) == (7, 8, 2, "k8")
     assert info.normalization == NORMALIZATION
+    assert info.header["parameters"] == {"total": 9, "trainable": 9}
     assert info.store == {"path": "data/store", "fingerprint": "f00d"}
     assert build(TrainConfig, info.config, "header") == CONFIG
     assert info.header["identity"] == identity() and info.header["rng"]["seed"] == 3
@@ -102,9 +111,11 @@ def test_says_what_keeps_a_resumed_run_from_the_same_bits(caplog: pytest.LogCapt
 
 def test_a_run_tells_its_size_and_where_it_comes_from():
     network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1, bias=False))  # 6 + 2, and 2
+    network[1].requires_grad_(False)
     facts = run_facts(CONFIG, STORE, network)
     assert facts == {
         "parameters": 10,
+        "trainable": 8,
         "store": {"path": "data/store", "name": "made", "fingerprint": "f00d"},
         "parent": None,
     }

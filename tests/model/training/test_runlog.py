@@ -1,20 +1,14 @@
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from model.training.events import StepMetrics, Validation
+from model.training.events import StepMetrics
 from model.training.runlog import (
     FailedBatches,
-    LogLines,
-    MetricsFile,
-    TensorBoardLog,
     duration,
     errors_only,
     log_file,
@@ -53,54 +47,6 @@ def test_durations_by_their_two_largest_units(seconds: float, text: str) -> None
     assert duration(seconds) == text
 
 
-def test_hints_once_when_clips_are_slow(caplog: pytest.LogCaptureFixture) -> None:
-    lines = LogLines(workers=2)
-    with caplog.at_level(logging.INFO):
-        for share in (0.2, 0.5, 0.6):
-            lines.on_step(replace(METRICS, data_share=share))
-    assert caplog.text.count("waiting for clips") == 1
-    assert "50 % of the time" in caplog.text and "workers=4" in caplog.text
-
-
-def test_metrics_are_json_lines(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
-    metrics.on_step(METRICS)
-    metrics.on_step(replace(METRICS, loss=float("nan"), grad_norm=float("inf")))
-    metrics.on_validation(1200, Validation(31.5, 12), True)
-    metrics.close()
-    first, second, third = (
-        json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
-    )
-    assert first["loss"] == 0.01234 and first["data_share"] == 0.04
-    assert second["loss"] is None and second["grad_norm"] is None
-    assert third == {"step": 1200, "val_psnr": 31.5, "val_frames": 12, "best": True}
-
-
-def test_lines_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    metrics = MetricsFile(path, 2)
-    metrics.on_step(replace(METRICS, step=3))
-    metrics.close()
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
-
-
-def test_damaged_lines_are_dropped_on_resume_which_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1}\n\0\0\0\n{"ste\xff": 2}\n3\n{"step": 2}\n')  # a power cut, flipped bits
-    MetricsFile(path, 2).close()
-    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
-    assert "3 damaged lines" in caplog.text
-
-
-def test_a_log_file_on_a_full_disk_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with log_file(Path("/dev/full")):
-        logging.getLogger("model.anything").warning("lost")
-    assert "Traceback" not in capsys.readouterr().err
-
-
 def test_log_file_keeps_what_is_said_inside_and_puts_levels_back(tmp_path: Path) -> None:
     log = logging.getLogger("model.anything")
     before = logging.getLogger("model").level
@@ -118,18 +64,6 @@ def test_processes_that_do_not_write_speak_of_errors_only(caplog: pytest.LogCapt
         log.warning("repeated")
         log.error("important")
     assert caplog.messages == ["important"]
-
-
-def test_tensorboard_has_curves_and_pictures(tmp_path: Path) -> None:
-    board = TensorBoardLog(tmp_path, 0)
-    board.on_step(METRICS)
-    board.on_validation(1200, Validation(31.5, 12), True)
-    board.show(1200, np.zeros((3, 4, 9), np.uint8))
-    board.close()
-    found = EventAccumulator(str(tmp_path)).Reload()
-    assert found.Scalars("val/psnr")[0].value == pytest.approx(31.5)
-    assert found.Scalars("train/lr")[0].step == 1200
-    assert found.Tags()["images"] == ["blurry | restored | sharp"]
 
 
 def test_keeps_the_batches_that_failed(tmp_path: Path) -> None:

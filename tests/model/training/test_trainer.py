@@ -1,4 +1,5 @@
 import logging
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from torch import nn
 
 from model.parallel import Parallel
-from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
+from model.training.events import Best, Listener, Milestone, Seen, StepMetrics, Validation
 from model.training.learner import StepResult
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
@@ -42,6 +43,10 @@ class Recorder(Listener):
         self.validations: list[tuple[int, float, bool]] = []
         self.pictures: list[int] = []
         self.failures: list[int] = []
+        self.saved: list[tuple[int, bool]] = []
+
+    def on_saved(self, step: int, is_best: bool) -> None:
+        self.saved.append((step, is_best))
 
     def on_step(self, metrics: StepMetrics) -> None:
         self.steps.append(metrics)
@@ -101,9 +106,28 @@ def test_logs_saves_looks_and_shows_when_due_and_at_the_end() -> None:
     assert [metrics.step for metrics in run.heard.steps] == [2, 4, 6, 7]
     assert run.heard.validations == [(3, 30.0, True), (6, 29.0, False), (7, 31.0, True)]
     assert run.heard.pictures == [6, 7]
-    assert [(m.step, m.is_best) for m in run.saved] == [(3, True), (5, False), (7, True)]
+    assert [(m.step, m.is_best) for m in run.saved] == [(3, True), (5, False), (7, True)] == run.heard.saved
     assert run.saved[1].best == Best(3, 30.0) and run.saved[2].best == Best(7, 31.0)
     assert run.progress == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_clips_a_second_and_epochs_count_the_clips_of_all_processes() -> None:
+    run = Run(FakeLearner(), Schedule(steps=6, log_every=6))
+    run.trainer.seen = lambda steps: Seen(8 * steps, 8 * steps / 32)
+    run.trainer.fit(clips(), StopRequest())
+    (metrics,) = run.heard.steps
+    assert metrics.epoch == 1.5 and metrics.samples_per_s == 8 * metrics.steps_per_s
+
+
+def test_is_told_before_each_step_and_tells_where_its_time_went() -> None:
+    run = Run(FakeLearner(), Schedule(steps=6, log_every=3, validate_every=2), [30.0, 31.0, 32.0])
+    before: list[int] = []
+    run.trainer.before_step = before.append
+    run.trainer.save = lambda milestone: time.sleep(0.02)
+    run.trainer.fit(clips(), StopRequest(), start=1)
+    assert before == [1, 2, 3, 4, 5]
+    assert [metrics.saving_share > 0.5 for metrics in run.heard.steps] == [True, True]
+    assert all(0 <= metrics.validation_share < 0.5 for metrics in run.heard.steps)
 
 
 def test_without_validation_there_is_no_best() -> None:
@@ -184,7 +208,7 @@ def test_a_periodic_checkpoint_that_fails_is_loud_and_the_last_one_fatal(
         pytest.raises(TrainingError, match=r"step 4 cannot be written.*No space"),
     ):
         run.trainer.fit(clips(), StopRequest())
-    assert tried == [2, 4] and "CANNOT BE WRITTEN" in caplog.text
+    assert tried == [2, 4] and "CANNOT BE WRITTEN" in caplog.text and not run.heard.saved
 
 
 def test_a_best_that_could_not_be_written_is_none(caplog: pytest.LogCaptureFixture) -> None:
@@ -231,9 +255,10 @@ def test_says_when_the_clips_run_out() -> None:
         Run(FakeLearner(), Schedule(steps=3)).trainer.fit(iter([next(clips())]), StopRequest())
 
 
-def test_only_the_main_process_writes_and_speaks() -> None:
+def test_every_process_gives_its_part_of_a_checkpoint_and_only_the_main_one_speaks() -> None:
     learner = FakeLearner()
     learner.place = Second(device=torch.device("cpu"), rank=1, world=2)
     run = Run(learner, Schedule(steps=2, log_every=1, checkpoint_every=1))
     run.trainer.fit(clips(), StopRequest())
-    assert not run.saved and not run.heard.steps and not run.progress
+    assert [milestone.step for milestone in run.saved] == [1, 2]
+    assert not run.heard.steps and not run.progress

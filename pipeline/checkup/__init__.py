@@ -1,0 +1,1 @@
+"""What `spk doctor` checks of the environment. To import any of it takes nothing but Python itself."""
