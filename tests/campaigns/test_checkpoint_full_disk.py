@@ -12,7 +12,7 @@ from model.training.same_run import compare_runs
 from tests.campaigns.disks import enlarge, memory_disk
 from tests.campaigns.trainings import Trainings, state_of, wait_for
 
-SMALL, FULL = 3, 20
+SMALL, FULL = 2, 20
 STEPS = 8
 ENOUGH_KILOBYTES = 64 << 10
 OFTEN = ("checkpoint_every=2", "validate_every=4")

@@ -17,7 +17,7 @@ from tests.campaigns.disks import PowerDisk, power_disk
 from tests.campaigns.trainings import Trainings, last_logged, wait_for
 
 SEED = 20261204
-SMALL, FULL = 2, 30
+SMALL, FULL = 1, 30
 STEPS = 8
 MOST_SECONDS = 0.3
 OFTEN = ("checkpoint_every=1", "validate_every=4")

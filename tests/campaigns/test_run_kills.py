@@ -81,7 +81,7 @@ def test_killed_trainings_end_with_the_weights_of_undisturbed_ones(count, traini
     assert figures.kills >= 0.9 * KILLS * count  # on a machine with other work, one may come too late
 
 
-@pytest.mark.parametrize("protection", ["step seeds", "step order"])
+@pytest.mark.parametrize("protection", ["step seeds", pytest.param("step order", marks=pytest.mark.slow)])
 def test_killed_trainings_differ_without(protection, trainings, tries, campaign):
     """Teeth: with random numbers or an order that live in the process only, the same campaign finds other weights."""
     figures = kill_and_compare(trainings, 1, tries, kills=1, earliest=SAVED, off=(protection,))

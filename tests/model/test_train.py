@@ -6,6 +6,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,12 +19,14 @@ from model.lora import LoraConfig
 from model.losses import LossConfig
 from model.network import NetworkConfig, build_network
 from model.parallel import Parallel, ParallelConfig
-from model.train import TrainReport, train
+from model.train import TrainReport, _saver, train
 from model.training.config import TrainConfig
+from model.training.events import Milestone
 from model.training.optim import OptimConfig
+from model.training.run_folder import RunFolder
 from pipeline.clips import ClipConfig
 from pipeline.config import load_config
-from pipeline.errors import CheckpointError, ConfigError, StoreError, UsageError
+from pipeline.errors import CheckpointError, ConfigError, StoreError, TrainingError, UsageError
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
 from pipeline.simulate import simulate_scenes
@@ -179,6 +182,29 @@ def test_a_finished_run_says_so_again(store: Path, tmp_path: Path) -> None:
     first = train(quick, tmp_path / "run")
     assert train(quick, tmp_path / "run", resume=True) == first
     assert first.val_psnr is None and first.checkpoint.name == "last.safetensors"
+
+
+def test_a_checkpoint_after_a_step_without_a_finite_loss_can_be_written(tmp_path: Path) -> None:
+    learner = SimpleNamespace(
+        place=Parallel(device=torch.device("cpu")), plain=dict, tensors=lambda: {"model.a": torch.ones(1)}
+    )
+    folder = RunFolder(tmp_path)
+    save = _saver(folder, learner, {"config": {}, "num_bins": 4, "rng": {}})
+    save(Milestone(2, float("nan"), None, False, skipped=3, skipped_in_a_row=1))
+    found = read_info(folder.checkpoints.last).header
+    assert (found["loss"], found["skipped"], found["skipped_in_a_row"]) == (None, 3, 1)
+
+
+def test_a_second_training_in_the_folder_is_refused(store: Path, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def second(done: int, total: int, what: str) -> None:
+        with pytest.raises(TrainingError, match="another process is writing") as caught:
+            train(quick, tmp_path / "run", resume=True)
+        refused.append(caught.value.fix)
+
+    quick = config(store, steps=1, validate_every=0, sample_every=0)
+    assert train(quick, tmp_path / "run", progress=second).step == 1 and len(refused) == 1
 
 
 def test_goes_on_longer_but_not_with_other_settings(store: Path, tmp_path: Path) -> None:

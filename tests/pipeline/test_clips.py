@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.clips import ClipConfig, ClipSource, Sample, batches
+from pipeline.clips import ClipConfig, ClipSource, Sample, batches, checksum_of
 from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
@@ -408,3 +408,14 @@ def test_clips_with_their_sharp_instant_off_the_middle_are_not_reversed(tmp_path
     source = ClipSource(store, "train", "k4", CONFIG)  # 13.5 spike frames off, and half a bin is 12.5
     assert not any(clip.reversible for clip in source.clips)
     assert not any(source.draw(number, seed=0).augmentation.reverse for number in range(60))
+
+
+def test_a_checksum_is_of_all_bytes_in_their_order():
+    def sample(*values: int) -> Sample:
+        return Sample(*(torch.tensor([value, value], dtype=torch.uint8) for value in values))
+
+    one, other = sample(1, 2, 3), sample(1, 2, 4)
+    assert checksum_of([one, other]) == checksum_of([sample(1, 2, 3), sample(1, 2, 4)])
+    assert len({checksum_of(some) for some in ([], [one], [other], [one, other], [other, one])}) == 5
+    digits = torch.tensor([*b"123456789"], dtype=torch.uint8).split(3)
+    assert checksum_of([Sample(*digits)]) == "e3069283"  # the check value of CRC-32C

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline import files
 from pipeline.errors import UsageError
-from pipeline.files import atomic_file, can_be_path, safe_join, sha256_of, write_atomic
+from pipeline.files import atomic_file, can_be_path, remove_partial, safe_join, sha256_of, write_atomic
 
 
 def test_writes_bytes_and_text_into_new_folders(tmp_path):
@@ -88,3 +88,10 @@ def test_refuses_links_in_a_circle(tmp_path):
 
 def test_knows_what_no_file_can_be_called():
     assert can_be_path("a/é\n\udcff") and not can_be_path("a\0") and not can_be_path("\ud800")
+
+
+def test_what_killed_processes_were_writing_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "mine.partial").touch()
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "x"):
+        remove_partial(tmp_path)  # as if the writer were dead
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.partial"]

@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.errors import StoreError
-from pipeline.storage.lock import has_stale_lock, is_locked, lock_store
+from pipeline.errors import StoreError, TrainingError
+from pipeline.storage.lock import has_stale_lock, hold_lock, is_locked, lock_store
 from pipeline.storage.root import WORK
 
 
@@ -62,3 +62,12 @@ def test_a_lock_whose_owner_is_gone_is_stale_and_one_that_is_held_is_not(tmp_pat
     with lock_store(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_any_folder_can_be_locked_with_an_error_of_its_own(tmp_path):
+    path = tmp_path / "run" / ".lock"
+    with hold_lock(path, tmp_path / "run", error=TrainingError):
+        assert is_locked(path)
+        with pytest.raises(TrainingError, match="run: another process is writing: process"):
+            hold_lock(path, tmp_path / "run", error=TrainingError).__enter__()
+    assert not path.parent.exists()
