@@ -44,10 +44,15 @@ def train(
         _say_plan(output, settings, run, resume=resume)
         return
 
-    from model.train import train as run_training
+    from model.training.signals import StopRequest
 
-    with output.progress() as progress:
-        report = run_training(settings, run, resume=resume, progress=progress)
+    with (
+        StopRequest() as stop,
+        output.progress() as progress,
+    ):  # signals are heard while torch is still loaded
+        from model.train import train as run_training
+
+        report = run_training(settings, run, resume=resume, stop=stop, progress=progress)
     quality = "" if report.val_psnr is None else f", validation {report.val_psnr:.2f} dB"
     output.result(report.to_json())
     if report.interrupted:

@@ -107,6 +107,12 @@ class Parallel:
             dist.all_reduce(values)
         return values
 
+    def any(self, here: bool) -> bool:
+        """Whether `here` is true in any of the processes; every process must call it."""
+        if self.world == 1:
+            return here
+        return bool(self.sum(torch.full((1,), float(here), device=self.device)))
+
     def barrier(self) -> None:
         """Wait until every process is here."""
         self.sum(torch.zeros(1, device=self.device))

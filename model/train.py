@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +19,17 @@ from model.normalize import VoxelNormalizer
 from model.parallel import Parallel, parallel
 from model.pretrained import Initialised, check_import, initialise
 from model.training.config import TrainConfig
+from model.training.diagnosis import require_finite
 from model.training.events import Best, Listener, Milestone
 from model.training.learner import Learner
+from model.training.post_mortem import PostMortem
 from model.training.provenance import checkpoint_header, identity_of, run_facts, session_facts
 from model.training.run_folder import RunFolder, require_same
-from model.training.runlog import FailedBatches, LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
+from model.training.runlog import LogLines, MetricsFile, TensorBoardLog, errors_only, log_file
 from model.training.samples import SamplePictures
 from model.training.signals import StopRequest
+from model.training.skipped import SkippedSteps
+from model.training.step_clips import StepClips
 from model.training.trainer import Schedule, Trainer
 from model.training.validation import Validator
 from pipeline.clips import ClipSource, Sample, batches
@@ -73,6 +78,7 @@ def train(
     *,
     resume: bool = False,
     stop_at: int | None = None,
+    stop: StopRequest | None = None,
     progress: Progress = no_progress,
 ) -> TrainReport:
     """Train a network, in this process or as one of those that torchrun started.
@@ -81,6 +87,7 @@ def train(
         run: the folder to write; new or empty unless `resume`.
         resume: go on from its last good checkpoint.
         stop_at: leave after this step as if interrupted.
+        stop: requests to stop, from whoever has listened for them since earlier; without it, this does.
         progress: told of every step.
 
     Raises:
@@ -91,7 +98,7 @@ def train(
     """
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(parallel(config.parallel))
-        stop = stack.enter_context(StopRequest())
+        stop = stop or stack.enter_context(StopRequest())
         folder = RunFolder(run, config.keep_checkpoints)
         goes_on = resume and folder.is_run
         if goes_on and place.is_main:
@@ -119,15 +126,18 @@ def train(
             _announce(config, learner, source, parent, recomputation)
         else:
             stack.enter_context(errors_only())
+        clips = _step_clips(config, source, place)
         trainer = Trainer(
             learner,
             _schedule(config, stop_at),
             save=_saver(folder, learner, checkpoint_header(config, store, source, normalization, identity)),
             validate=_validator(config, store, source, learner),
-            listeners=_listeners(stack, config, run, source, learner, first) if place.is_main else (),
+            listeners=_listeners(stack, config, run, clips, learner, first) if place.is_main else (),
+            post_mortem=PostMortem(run, config, learner, clips),
             progress=progress,
         )
-        trainer.best = Best(**start.best) if start and start.best else None
+        if start:
+            trainer.take_up(_milestone(start))
         logger.info("training %s from step %d to %d on %s", run, first, config.steps, place.device)
         fit = trainer.fit(_clips(stack, config, source, place, first), stop, start=first)
     return TrainReport(
@@ -196,6 +206,7 @@ def _schedule(config: TrainConfig, stop_at: int | None) -> Schedule:
         checkpoint_every=config.checkpoint_every,
         sample_every=config.sample_every,
         stop_at=stop_at,
+        max_skipped=config.max_skipped,
     )
 
 
@@ -224,26 +235,53 @@ def _listeners(
     stack: contextlib.ExitStack,
     config: TrainConfig,
     run: Path,
-    source: ClipSource,
+    clips: StepClips,
     learner: Learner,
     first: int,
 ) -> list[Listener]:
     metrics = stack.enter_context(contextlib.closing(MetricsFile(run / "metrics.jsonl", first)))
     board = stack.enter_context(contextlib.closing(TensorBoardLog(run / "tensorboard", first)))
-    listeners: list[Listener] = [LogLines(config.workers), metrics, board, FailedBatches(run)]
+    skipped = SkippedSteps(clips, metrics.write)
+    listeners: list[Listener] = [LogLines(config.workers), metrics, board, skipped]
     if config.sample_every:
-        clip = source.batch(range(1), config.seed)
+        clip = clips.source.batch(range(1), config.seed)
         listeners.append(SamplePictures(run / "samples", clip, learner.restore, board.show))
     return listeners
 
 
 def _saver(folder: RunFolder, learner: Learner, header: Mapping[str, Any]) -> Callable[[Milestone], None]:
     def save(milestone: Milestone) -> None:
-        best = milestone.best._asdict() if milestone.best else None
-        changing = {"step": milestone.step, "loss": milestone.loss, "best": best, "learner": learner.plain()}
-        folder.checkpoints.save(learner.tensors(), {**header, **changing}, best=milestone.is_best)
+        tensors = learner.tensors()
+        require_finite(tensors, milestone.step)
+        loss = milestone.loss
+        changing = {
+            "step": milestone.step,
+            "loss": loss if loss is not None and math.isfinite(loss) else None,
+            "best": milestone.best._asdict() if milestone.best else None,
+            "skipped": milestone.skipped,
+            "look_due": milestone.look_due,
+            "learner": learner.plain(),
+        }
+        folder.checkpoints.save(tensors, {**header, **changing}, best=milestone.is_best)
 
     return save
+
+
+def _milestone(start: CheckpointInfo) -> Milestone:
+    """What a checkpoint was made of; older ones do not say whether steps were left out."""
+    header, best = start.header, Best(**start.best) if start.best else None
+    skipped, look_due = header.get("skipped", 0), header.get("look_due", False)
+    return Milestone(start.step, header["loss"], best, is_best=False, skipped=skipped, look_due=look_due)
+
+
+def _step_clips(config: TrainConfig, source: ClipSource, place: Parallel) -> StepClips:
+    return StepClips(
+        source,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        accumulate=config.optim.accumulate,
+        world=place.world,
+    )
 
 
 def _announce(

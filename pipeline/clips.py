@@ -85,7 +85,12 @@ class Draw:
 
 
 class ClipSource:
-    """The clips of one split of a store that have sharp frames to learn from."""
+    """The clips of one split of a store that have sharp frames to learn from.
+
+    Attributes:
+        clips: all of them.
+        names: "split/sequence" of the sequences that they are cut from.
+    """
 
     def __init__(self, store: Store, split: str, voxels: str, config: ClipConfig) -> None:
         """
@@ -104,6 +109,7 @@ class ClipSource:
                 f"{store.path}: split {split!r} has no sharp frames to train on",
                 "name them in the manifest's layout as `sharp:` and ingest again",
             )
+        self.names = tuple(f"{sequence.split}/{sequence.name}" for sequence in sequences)
         self._arrays = [_arrays_of(sequence, voxels) for sequence in sequences]
         self.clips = tuple(
             clip
@@ -202,8 +208,7 @@ def batches(
 
     def numbers(index: int) -> range:
         step, micro = divmod(index, accumulate)
-        first = (((start_step + step) * accumulate + micro) * world + rank) * batch_size
-        return range(first, first + batch_size)
+        return numbers_of(start_step + step, micro, batch_size, rank=rank, world=world, accumulate=accumulate)
 
     indices = itertools.count()
     if not workers:
@@ -219,6 +224,14 @@ def batches(
         finally:
             for reading in waiting:
                 reading.cancel()
+
+
+def numbers_of(
+    step: int, micro: int, batch_size: int, *, rank: int = 0, world: int = 1, accumulate: int = 1
+) -> range:
+    """The running numbers of the samples of a batch: number `micro` of those that process `rank` takes in a step."""
+    first = ((step * accumulate + micro) * world + rank) * batch_size
+    return range(first, first + batch_size)
 
 
 class _Reading:

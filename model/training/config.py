@@ -25,6 +25,7 @@ class TrainConfig:
         log_every, validate_every, checkpoint_every, sample_every: in steps; 0 is never.
         validate_crop: side in pixels of the centre that is validated; None takes full frames.
         validate_clips: most clips of a sequence that are validated; None takes all.
+        max_skipped: steps in a row without a finite loss and gradient that end the run.
         keep_checkpoints: how many `step_*` stay beside `best` and `last`.
     """
 
@@ -42,6 +43,7 @@ class TrainConfig:
     validate_crop: int | None = 512
     validate_clips: int | None = 4
     keep_checkpoints: int = 2
+    max_skipped: int = 10
     clip: ClipConfig = field(default_factory=ClipConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -49,7 +51,7 @@ class TrainConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
+        for name in ("steps", "batch_size", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
         for name in ("seed", "workers", "validate_every", "checkpoint_every", "sample_every"):

@@ -49,7 +49,8 @@ class Learner:
     Random numbers of a step (stochastic depth) depend on (seed, step, process) only, like the data: nothing of a
     generator needs saving for a resumed run to repeat an uninterrupted one.
 
-    A step waits for the device once, at its end, and until then only queues work for it.
+    A step waits for the device once, at its end, and until then only queues work for it. An error before it changes
+    anything leaves the state as it was, which `is_whole` tells.
 
     Args:
         network: on its device; called as network(blurry, voxels).
@@ -83,6 +84,7 @@ class Learner:
         self.scaler = place.scaler()
         self.average = WeightAverage(network, config.ema_decay) if config.ema_decay else None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.is_whole = True
         self._forward: Callable[..., Tensor] | None = None
         self._frozen: bool | None = None
 
@@ -121,6 +123,7 @@ class Learner:
         norm = self._clip()
         shared = self._agree(terms, stop())
         finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
+        self.is_whole = False
         self._update(finite)
         verdict = (norm, finite, self.scaler.scale(torch.ones_like(norm)))
         # The one wait for the device, when the change of the weights is already queued behind the gradients.
@@ -129,8 +132,23 @@ class Learner:
         ).tolist()
         if applied and self.average:
             self.average.update(step)
+        self.is_whole = True
         overflow = not applied and self.scaler.is_enabled() and loss < float("inf") and scale > 1
         return StepResult(loss, pixels, looks, grad_norm, lr, bool(applied), overflow, stops > 0)
+
+    def repeat(self, step: int, batches: Sequence[Sample]) -> list[LossTerms]:
+        """Do forward and backward of a step again, each process by itself; nothing but `grad` changes.
+
+        Gradients are those of the scaled loss (fp16), neither averaged over the processes nor clipped.
+
+        Returns:
+            the losses of each batch, over the number of batches.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        self._seed(step)
+        self.network.train()
+        with self.place.eager():
+            return [self._backward(self.network, sample, len(batches)) for sample in batches]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`."""

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 FREE_KEYS = (
     *("steps", "store", "init", "workers", "parallel", "loss.vgg_weights", "keep_checkpoints"),
     *("log_every", "validate_every", "checkpoint_every", "sample_every", "validate_crop", "validate_clips"),
+    "max_skipped",
     *("network.checkpoint_stages", "network.memory_gb"),
 )
 """Settings that may change when a run is resumed; all others decide what it computes."""

@@ -1,26 +1,31 @@
 """What a run leaves to read: `log.txt`, `metrics.jsonl`, TensorBoard."""
 
 import contextlib
+import errno
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors.torch import save
 from torch.utils.tensorboard import SummaryWriter
 
 from model.training.events import Listener, StepMetrics, Validation
-from pipeline.clips import Sample
 from pipeline.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
 _LOGGERS = ("model", "pipeline")
+
+_SPACE_BYTES = 1 << 20
+"""Free space with which it is worth a try to write curves again."""
 
 SLOW_DATA = 0.2
 """Share of the time spent waiting for clips from which a hint is given."""
@@ -29,7 +34,7 @@ SLOW_DATA = 0.2
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append what this program logs inside to `path`, from INFO on."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     with contextlib.closing(handler), _our_loggers() as loggers:
         for log in loggers:
@@ -41,6 +46,26 @@ def log_file(path: Path) -> Iterator[None]:
         finally:
             for log in loggers:
                 log.removeHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that may fail: that is said once, elsewhere, and the program goes on."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Called within the except scope of a failed write."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True  # before this handler gets the message as well
+            logger.error("%s CANNOT BE WRITTEN: %s; going on without it", self.baseFilename, error)
+
+    def close(self) -> None:
+        """Close the file, whatever is left to write."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 @contextlib.contextmanager
@@ -101,35 +126,59 @@ class MetricsFile(Listener):
     def __init__(self, path: Path, start: int) -> None:
         kept = [line for line in _lines(path) if _step_of(line) <= start]
         write_atomic(path, "".join(f"{line}\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = b""
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Write the metrics of a step."""
-        self._write(asdict(metrics))
+        self.write(asdict(metrics))
 
     def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
         """Write the result of a validation."""
-        self._write(
+        self.write(
             {"step": step, "val_psnr": validation.psnr, "val_frames": validation.frames, "best": is_best}
         )
 
-    def _write(self, values: dict[str, Any]) -> None:
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Write a line; what is not a finite number becomes null.
+
+        Raises:
+            OSError: the disk is full or fails; the line is kept, and written with the next one.
+        """
         clean = {
-            key: value if value == value and abs(value) != float("inf") else None
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
         }
-        self._file.write(json.dumps(clean) + "\n")
+        self._unwritten += json.dumps(clean).encode() + b"\n"
+        self._flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file, whatever is left to write."""
+        with self._file, contextlib.suppress(OSError):
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._unwritten:  # a full disk takes a part of a line first, which the rest has to follow
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
 
 class TensorBoardLog(Listener):
     """Writes scalars and pictures for TensorBoard, going on after step `start`."""
 
     def __init__(self, folder: Path, start: int) -> None:
+        self._folder = folder
         self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+
+    def recover(self) -> None:
+        """Begin another file: a writer that failed once fails for good.
+
+        Raises:
+            OSError: there is no space for one.
+        """
+        if shutil.disk_usage(self._folder).free < _SPACE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+        self.close()
+        self._writer = SummaryWriter(str(self._folder))
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Write the curves of a step."""
@@ -147,26 +196,9 @@ class TensorBoardLog(Listener):
         self._writer.add_image("blurry | restored | sharp", picture, step)
 
     def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
-
-
-class FailedBatches(Listener):
-    """Keeps the batches that ended a run, as `failed_step_000123.safetensors` in its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
-        """Write them."""
-        tensors = {
-            f"{i}.{name}": part.clone(memory_format=torch.contiguous_format)
-            for i, sample in enumerate(batches)
-            for name, part in zip(Sample._fields, sample, strict=True)
-        }
-        path = self.folder / f"failed_step_{step + 1:06d}.safetensors"
-        write_atomic(path, save(tensors))
-        logger.error("the clips of step %d are in %s", step + 1, path)
+        """Write what is left, if it can be written: the curves are not worth an error at the end of a run."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 def log_line(metrics: StepMetrics) -> str:

@@ -4,11 +4,9 @@ import dataclasses
 import json
 
 import pytest
-import torch
 from torch import nn
 
 from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
-from pipeline.clips import Sample
 
 METRICS = StepMetrics(
     step=10,
@@ -30,7 +28,7 @@ def tell_everything(listener: Listener) -> None:
     listener.on_step(METRICS)
     listener.on_validation(10, Validation(31.5, 8), True)
     listener.on_pictures(10, nn.Identity())
-    listener.on_failure(10, [Sample(*[torch.zeros(1, dtype=torch.uint8)] * 3)])
+    listener.on_skipped(10, float("nan"), 1.0)
 
 
 def test_a_listener_need_not_listen_to_everything():
@@ -49,12 +47,12 @@ def test_a_listener_need_not_listen_to_everything():
 def test_one_that_listens_to_all_hears_all():
     heard = []
     names = [name for name in vars(Listener) if name.startswith("on_")]
-    assert sorted(names) == ["on_failure", "on_pictures", "on_step", "on_validation"]
+    assert sorted(names) == ["on_pictures", "on_skipped", "on_step", "on_validation"]
     everything = type(
         "All", (Listener,), {name: lambda self, *what, name=name: heard.append(name) for name in names}
     )
     tell_everything(everything())
-    assert heard == ["on_step", "on_validation", "on_pictures", "on_failure"]
+    assert heard == ["on_step", "on_validation", "on_pictures", "on_skipped"]
 
 
 def test_metrics_cannot_be_changed_or_mixed_up():

@@ -1,17 +1,20 @@
+import errno
+import io
 import json
 import logging
+import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.training.events import StepMetrics, Validation
+from model.training.guarded import Guarded
 from model.training.runlog import (
-    FailedBatches,
     LogLines,
     MetricsFile,
     TensorBoardLog,
@@ -20,7 +23,6 @@ from model.training.runlog import (
     log_file,
     log_line,
 )
-from pipeline.clips import Sample
 
 METRICS = StepMetrics(
     step=1200,
@@ -116,8 +118,81 @@ def test_tensorboard_has_curves_and_pictures(tmp_path: Path) -> None:
     assert found.Tags()["images"] == ["blurry | restored | sharp"]
 
 
-def test_keeps_the_batches_that_failed(tmp_path: Path) -> None:
-    sample = Sample(*(torch.full((2,), i, dtype=torch.uint8) for i in range(3)))
-    FailedBatches(tmp_path).on_failure(6, [sample, sample])
-    found = load_file(tmp_path / "failed_step_000007.safetensors")
-    assert found["1.voxels"].tolist() == [1, 1] and len(found) == 6
+class FullDisk(io.RawIOBase):
+    """A file on a disk with room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        taken = bytes(data[: self.room])
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= len(taken)
+        self.written += taken
+        return len(taken)
+
+
+def test_metrics_go_on_without_a_gap_or_half_a_line_when_a_full_disk_has_space_again(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    metrics._file.close()
+    metrics._file = disk = FullDisk(room=20)
+    for step in range(4):
+        with pytest.raises(OSError, match="No space"):
+            metrics.write({"step": step, "loss": 0.5})
+    disk.room = 10_000
+    metrics.write({"step": 4, "loss": 0.5})
+    metrics.close()
+    assert [json.loads(line)["step"] for line in disk.written.splitlines()] == [0, 1, 2, 3, 4]
+
+
+def test_metrics_that_never_find_space_are_no_error_at_the_end(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    metrics._file.close()
+    metrics._file = FullDisk(room=0)
+    with pytest.raises(OSError, match="No space"):
+        metrics.write({"step": 1})
+    metrics.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_log_file_that_cannot_be_written_is_said_once(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("model.anything")
+    with log_file(Path("/dev/full")):
+        for step in range(5):
+            log.info("step %d", step)
+    assert caplog.text.count("/dev/full CANNOT BE WRITTEN: [Errno 28]") == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_begins_a_new_file_after_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = TensorBoardLog(tmp_path, 0)
+    guarded = Guarded(board)
+    guarded.on_step(METRICS)
+    writer = board._writer._get_file_writer().event_writer._async_writer._writer
+    monkeypatch.setattr(writer, "write", lambda data: (_ for _ in ()).throw(OSError(28, "No space left")))
+    for step in range(1, 40):  # until the thread that writes has found out
+        guarded.on_validation(step, Validation(20.0, 1), False)
+        time.sleep(0.002)
+    guarded.on_validation(50, Validation(31.5, 12), True)
+    board.close()
+    scalars = EventAccumulator(str(tmp_path)).Reload().Scalars("val/psnr")
+    assert scalars[-1].step == 50 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_tensorboard_waits_for_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = TensorBoardLog(tmp_path, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4096))
+    with pytest.raises(OSError, match="No space"):
+        board.recover()
+    assert len(list(tmp_path.iterdir())) == 1
+    board.close()
