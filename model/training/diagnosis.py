@@ -194,18 +194,18 @@ class _Watch(ExitStack):
 
     def _given(self, names: Iterable[str], module: nn.Module, given: tuple[Any, ...]) -> None:
         for name, tensor in zip(names, given, strict=False):
-            if name != "restored" and tensor is not None and not _is_finite(tensor):
+            if name != "restored" and tensor is not None and not is_finite(tensor):
                 self._note(self.inputs, f"{self._batch}.{name}", tensor)
 
     def _gave(self, name: str, module: nn.Module, given: tuple[Any, ...], gave: Any) -> None:
         for tensor in _floats(gave):
             if tensor.requires_grad:  # in a stage that is recomputed, not before its backward
                 tensor.register_hook(partial(self._gradient, name))
-            if name not in self.outputs and not _is_finite(tensor):
-                self._note(self.outputs, name, tensor, all(map(_is_finite, _floats(given))))
+            if name not in self.outputs and not is_finite(tensor):
+                self._note(self.outputs, name, tensor, all(map(is_finite, _floats(given))))
 
     def _gradient(self, name: str, gradient: Tensor) -> None:
-        if name not in self.gradients and not _is_finite(gradient):
+        if name not in self.gradients and not is_finite(gradient):
             self._note(self.gradients, name, gradient)
 
     def _note(
@@ -215,8 +215,10 @@ class _Watch(ExitStack):
             where[name] = look(name, tensor, arose_here)
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are; waits for the device."""
+    # Detached: what is computed for a look must not be counted among what a recomputed stage keeps for backward.
+    return bool(torch.isfinite(tensor.detach()).all())
 
 
 def _floats(values: Any) -> list[Tensor]:

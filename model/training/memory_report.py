@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from model.cost import (
+    STAGES,
     Activations,
     Flops,
     choose_stages,
@@ -16,7 +17,6 @@ from model.cost import (
     effect_of,
     measure_activations,
 )
-from model.parallel import Parallel
 from model.training.config import TrainConfig
 from model.training.learner import Learner
 from model.training.memory import DeviceUse
@@ -98,7 +98,7 @@ class Remedy:
 class MemoryReport:
     """Explains a shortage of memory.
 
-    Estimates are made here, on tensors that need no memory; it takes some seconds.
+    Estimates are made here, on tensors that need no memory; that may take a minute.
 
     Args:
         learner: holds the weights.
@@ -121,8 +121,9 @@ class MemoryReport:
         self.use = use
         self._num_bins, self._scale, self._stages = num_bins, scale, stages
         self._place = learner.place
-        estimate = self._estimate(config)
-        self._activations, self._flops = estimate or (None, None)
+        self._flops: Flops | None = None
+        logger.info("out of memory; estimating which settings would fit …")
+        self._activations = self._measure(self._place.precision)
         now = self._activations.peak_bytes(stages) if self._activations else None
         self.held = _held(learner, config, num_bins, scale, stages, now)
 
@@ -134,11 +135,10 @@ class MemoryReport:
         """
         if self.held.activations is None:
             return None
-        less = self.held.activations // 2 if self.use is None else int(0.8 * self.held.activations)
         if self.use is None:
-            return less
+            return self.held.activations // 2
         room = int((1 - HEADROOM) * self.use.total) - self.use.elsewhere - self.held.fixed
-        return min(room, less)
+        return min(room, int(0.8 * self.held.activations))
 
     def lines(self) -> list[str]:
         """What there is, a line each."""
@@ -155,89 +155,100 @@ class MemoryReport:
         return lines
 
     def remedies(self) -> list[Remedy]:
-        """Settings that fit, the ones that change least first."""
-        if self.budget is None:
+        """Settings that fit, the ones that change least first; smaller clips only where nothing else fits."""
+        if self._activations is None or self.budget is None or self.budget <= 0:
             return []
-        return [remedy for remedy in self._candidates() if remedy.activations <= self.budget]
+        found = list(self._with_all_clips(self._activations))
+        if self.config.parallel.precision == "fp32" and (half := self._measure(precision="bf16")):
+            found += self._with_all_clips(half, "parallel.precision=bf16 ", "other rounding")
+        return found or list(self._with_smaller_clips(self._activations))
 
     def advice(self) -> str:
         """What to do, a line for each remedy."""
         remedies = self.remedies()
-        resumable = [f"  {remedy}" for remedy in remedies if remedy.resumes]
-        others = [f"  {remedy}" for remedy in remedies if not remedy.resumes]
         if not remedies:
             return (
                 "lower clip.crop or clip.num_frames, or batch_size with optim.accumulate raised to match, or use "
                 "parallel.precision=bf16, or give a budget of saved activations, network.memory_gb=…"
             )
-        return "\n".join(
-            [
-                *(
-                    ["resume with one of these, which leave the clips of a step as they are:"]
-                    * bool(resumable)
-                ),
-                *resumable,
-                *(["begin a new run with:"] * bool(others)),
-                *others,
-            ]
-        )
+        resumes = remedies[0].resumes
+        how = "resume with one of these; a step keeps its clips:" if resumes else "begin a new run with:"
+        return "\n".join([how, *(f"  {remedy}" for remedy in remedies)])
 
-    def _candidates(self) -> Iterator[Remedy]:
-        config, budget = self.config, self.budget
-        assert self._activations and self._flops and self.held.activations and budget is not None
-        with_budget = self._with_budget(budget)
-        if with_budget:
-            yield with_budget
-        for part in range(2, config.batch_size + 1):
-            if config.batch_size % part == 0:
-                batch, accumulate = config.batch_size // part, config.optim.accumulate * part
-                size = self.held.activations // part
-                settings = f"batch_size={batch} optim.accumulate={accumulate}"
-                yield Remedy(settings=settings, activations=size, effect="as many clips a step", resumes=True)
-                if size <= budget:
+    def _with_all_clips(
+        self, activations: Activations, setting: str = "", effect: str = ""
+    ) -> Iterator[Remedy]:
+        """The largest batches that fit, with stages recomputed and without more of them than now."""
+        sizes = [n for n in range(self.config.batch_size, 0, -1) if self.config.batch_size % n == 0]
+        fitting = ((size, self._stages_for(activations, size)) for size in sizes)
+        for size, stages in fitting:
+            if stages is not None:
+                yield self._remedy(activations, size, stages, setting, effect)
+                break
+        else:
+            return
+        if len(stages) > len(self._stages):
+            for smaller in sizes:
+                if smaller < size and self._bytes(activations, smaller, self._stages) <= self._room:
+                    yield self._remedy(activations, smaller, self._stages, setting, effect)
                     break
-        if config.parallel.precision == "fp32":
-            half = self._estimate(config, replace(self._place, precision="bf16"))
-            if half:
-                size = half[0].peak_bytes(self._stages)
-                yield Remedy(
-                    settings="parallel.precision=bf16",
-                    activations=size,
-                    effect="other rounding",
-                    resumes=True,
-                )
-        step = math.lcm(_CROP_STEP, self._scale)
-        crop = int(config.clip.crop * min((budget / self.held.activations) ** 0.5, 1)) // step * step
-        if max(budget, 0) and crop >= step:
-            smaller = self._estimate(replace(config, clip=replace(config.clip, crop=crop)))
-            if smaller:
-                size = smaller[0].peak_bytes(self._stages)
-                yield Remedy(
-                    settings=f"clip.crop={crop}", activations=size, effect="smaller clips", resumes=False
-                )
 
-    def _with_budget(self, budget: int) -> Remedy | None:
-        assert self._activations and self._flops
-        memory_gb = math.floor(budget / 1e7) / 100  # rounded down: it must be little enough
-        try:
-            stages = choose_stages(self._activations, memory_gb, self.config.network.checkpoint_stages)
-        except ConfigError:
-            return None
-        effect = effect_of(self._activations, stages, self._flops.of(""))
+    def _with_smaller_clips(self, activations: Activations) -> Iterator[Remedy]:
+        """A crop that fits one at a time with everything recomputed: activations go with its area."""
+        step = math.lcm(_CROP_STEP, self._scale)
+        share = self._room / self._bytes(activations, 1, tuple(STAGES))
+        crop = int(self.config.clip.crop * math.sqrt(share)) // step * step
+        if step <= crop < self.config.clip.crop:
+            size = int(self._bytes(activations, 1, tuple(STAGES)) * (crop / self.config.clip.crop) ** 2)
+            settings = f"clip.crop={crop} {self._batch(1)}network.memory_gb={self._memory_gb:g}"
+            yield Remedy(settings=settings, activations=size, effect="smaller clips", resumes=False)
+
+    def _remedy(
+        self, activations: Activations, size: int, stages: tuple[int, ...], setting: str, effect: str
+    ) -> Remedy:
+        assert self._flops
+        more = effect_of(activations, stages, self._flops.of("")).extra_flops
+        budget = f"network.memory_gb={self._memory_gb:g}" if len(stages) > len(self._stages) else ""
+        effects = [*([effect] if effect else []), *([f"+{100 * more:.0f} % FLOPs"] if budget else [])]
         return Remedy(
-            settings=f"network.memory_gb={memory_gb:g}",
-            activations=effect.bytes,
-            effect=f"+{100 * effect.extra_flops:.0f} % FLOPs",
+            settings=f"{setting}{self._batch(size)}{budget}".strip(),
+            activations=self._bytes(activations, size, stages),
+            effect=", ".join(effects) or "more batches a step",
             resumes=True,
         )
 
-    def _estimate(
-        self, config: TrainConfig, place: Parallel | None = None
-    ) -> tuple[Activations, Flops] | None:
-        clip = clip_size(config, self._num_bins, self._scale)
+    def _stages_for(self, activations: Activations, size: int) -> tuple[int, ...] | None:
+        """The stages to recompute so that batches of `size` fit; None if they cannot."""
+        room = self._memory_gb * self.config.batch_size / size  # activations go with the size of the batch
         try:
-            flops = count_flops(config.network, clip, backward=False)
-            return measure_activations(config.network, clip, place or self._place, flops), flops
+            return choose_stages(activations, room, self._stages)
+        except ConfigError:
+            return None
+
+    def _bytes(self, activations: Activations, size: int, stages: tuple[int, ...]) -> int:
+        return activations.peak_bytes(stages) * size // self.config.batch_size
+
+    def _batch(self, size: int) -> str:
+        """The settings of a batch of `size`, if that is another one; a step takes as many clips as before."""
+        batches = self.config.batch_size // size
+        return f"batch_size={size} optim.accumulate={self.config.optim.accumulate * batches} " * (batches > 1)
+
+    @property
+    def _room(self) -> int:
+        return self.budget or 0
+
+    @property
+    def _memory_gb(self) -> float:
+        digit = 10 ** max(len(str(self._room)) - 3, 0)  # of three, rounded down: it must be little enough
+        return self._room // digit * digit / 1e9
+
+    def _measure(self, precision: str) -> Activations | None:
+        """The activations of the batch as it is; None where they cannot be estimated."""
+        clip = clip_size(self.config, self._num_bins, self._scale)
+        try:
+            self._flops = self._flops or count_flops(self.config.network, clip, backward=False)
+            place = replace(self._place, precision=precision)
+            return measure_activations(self.config.network, clip, place, self._flops)
         except Exception as error:  # whatever it is, the shortage is what has to be told
             logger.debug("the activations cannot be estimated: %s", error)
             return None

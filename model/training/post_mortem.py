@@ -42,7 +42,11 @@ class PostMortem:
         """
         place = self.learner.place
         diagnosis, shortage = attempt(lambda: diagnose(self.learner, step, batches), place)
-        lines = diagnosis.lines() if diagnosis else [f"no memory for a diagnosis: {shortage}"]
+        lines = (
+            diagnosis.lines()
+            if diagnosis
+            else [f"no memory for a diagnosis: {shortage and shortage.problem}"]
+        )
         if place.world == 1 or (diagnosis and not diagnosis.is_finite):
             lines += self._keep(step, batches, diagnosis)
         for line in lines:
