@@ -1,5 +1,6 @@
 """The process that `children` is, from the outside: commands that are started, killed and waited for."""
 
+import contextlib
 import json
 import os
 import signal
@@ -43,6 +44,11 @@ class Child:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
+    def send(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send a signal to it, or to its process group; nothing happens if it is done."""
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.pid, number)
+
     def wait(self) -> Ended:
         told = self.server.ask(do="wait", pid=self.pid)
         printed = (self.folder / name for name in ("out", "err"))  # killed at once, it made neither
@@ -78,6 +84,10 @@ class Server:
     def here(self, *words: object) -> None:
         """Run a command in the process that children are forked from: what it loads, they need not."""
         assert self.ask(do="here", words=[str(word) for word in words])["code"] == 0, self._folder
+
+    def load(self, module: str) -> None:
+        """Load a module in the process that children are forked from."""
+        self.ask(do="load", module=module)
 
     def start(self, *words: object, off: Sequence[str] = (), gate: Path | None = None) -> Child:
         """Start a command.
