@@ -11,6 +11,11 @@ from model.parallel import Parallel
 
 T = TypeVar("T")
 
+ADVICE = (
+    "lower clip.crop or clip.num_frames, or batch_size with optim.accumulate raised to match, or use "
+    "parallel.precision=bf16, or give a budget of saved activations, network.memory_gb=…"
+)
+"""What can be changed, where it is not known by how much."""
 _ALLOCATION_FAILED = ("can't allocate memory", "ALLOC_FAILED")
 """Of the allocator for the CPU and of CUDA's libraries, which raise a plain RuntimeError."""
 

@@ -19,7 +19,7 @@ from model.cost import (
 )
 from model.training.config import TrainConfig
 from model.training.learner import Learner
-from model.training.memory import DeviceUse
+from model.training.memory import ADVICE, DeviceUse
 from pipeline.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -167,10 +167,7 @@ class MemoryReport:
         """What to do, a line for each remedy."""
         remedies = self.remedies()
         if not remedies:
-            return (
-                "lower clip.crop or clip.num_frames, or batch_size with optim.accumulate raised to match, or use "
-                "parallel.precision=bf16, or give a budget of saved activations, network.memory_gb=…"
-            )
+            return ADVICE
         resumes = remedies[0].resumes
         how = "resume with one of these; a step keeps its clips:" if resumes else "begin a new run with:"
         return "\n".join([how, *(f"  {remedy}" for remedy in remedies)])

@@ -10,7 +10,7 @@ from torch import nn
 from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
 from model.training.guarded import Guarded
 from model.training.learner import Learner, StepResult
-from model.training.memory import Shortage, attempt
+from model.training.memory import ADVICE, Shortage, attempt
 from model.training.pace import Pace
 from model.training.post_mortem import PostMortem
 from model.training.signals import StopRequest
@@ -192,7 +192,7 @@ class Trainer:
     def _out_of_memory(self, step: int, shortage: Shortage) -> None:
         problem = f"out of memory on {self.learner.place.device} in step {step + 1}: {shortage.problem}"
         if not self.post_mortem:
-            raise TrainingError(problem)
+            raise TrainingError(problem, ADVICE)
         report = self.post_mortem.of_memory(shortage)
         raise TrainingError("\n".join([problem, *report.lines()]), report.advice())
 

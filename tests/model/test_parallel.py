@@ -56,6 +56,7 @@ with parallel(ParallelConfig(device="cpu")) as place:
         each = 2 // place.world  # clips a process takes at once
         mine = [whole[2 * i + place.rank * each :][:each] for i in range(2)]
         learner.network.poisoned = step == 4 and place.rank == place.world - 1
+        assert place.any(place.rank == place.world - 1) and not place.any(False)
         result = learner.step(
             step, [Sample(x, x, x.flip(-1)) for x in mine], lambda: step == 3 and place.rank == 0
         )

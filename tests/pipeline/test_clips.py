@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.clips import PREFETCHED_BATCHES, ClipConfig, ClipSource, Sample, batches
+from pipeline.clips import PREFETCHED_BATCHES, ClipConfig, ClipSource, Sample, batches, numbers_of
 from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
@@ -172,6 +172,12 @@ def test_steps_do_not_depend_on_how_they_are_dealt_out(source):
 
 def joined(*parts: Sample) -> Sample:
     return Sample(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def test_running_numbers_of_a_step_are_dealt_out_without_gap_or_overlap():
+    how = {"batch_size": 2, "world": 3, "accumulate": 2}
+    dealt = [n for micro in range(2) for rank in range(3) for n in numbers_of(5, micro, rank=rank, **how)]
+    assert dealt == list(range(5 * 12, 6 * 12))
 
 
 def test_starting_at_a_step_gives_what_that_step_would_have_seen(source):
