@@ -1,8 +1,12 @@
 """Signals at random instants of a training run: it leaves a checkpoint and says so, and goes on as if nothing was."""
 
 import json
+import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +19,7 @@ import torch
 
 from model.checkpoint import CheckpointFolder
 from model.checkpoint_file import load_tensors
-from tests.campaigns.server import Child, Ended, Server
+from tests.campaigns.server import REPOSITORY, Child, Ended, Server
 
 SEED = 20261126
 SMALL, FULL = 3, 200
@@ -210,6 +214,58 @@ def test_signals_lose_nothing(count, training, tmp_path, campaign):
     campaign("signals while training", **tally.figures, seed=SEED)
     assert (tally.late, tally.resumed, tally.faults) == (0, count, [])
     assert tally.landed >= count // 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_both", [True, False])
+def test_two_processes_stop_together_and_go_on_together(to_both, training, tmp_path, campaign):
+    """As a scheduler starts them, in one process group: a signal to all of it, or to the second one alone."""
+    n = resumed = 0
+    run_two(training, tmp_path / "whole")
+    whole = outcome_of(tmp_path / "whole")
+    for done in (1, 2, 3):
+        run, n = tmp_path / f"run {done}", n + 1
+        codes = run_two(training, run, stop_after=done, to_both=to_both)
+        assert codes == [RESUMABLE] * 2
+        assert CheckpointFolder(run / "checkpoints").load_last().step <= done + MOST_STEPS_MORE
+        assert run_two(training, run) == [0, 0]
+        resumed += not differences(whole, outcome_of(run))
+    campaign(f"signals to {'both' if to_both else 'one'} of two processes", n=n, resumed=resumed)
+    assert resumed == n
+
+
+def run_two(
+    training: Training, run: Path, stop_after: int | None = None, *, to_both: bool = True
+) -> list[int]:
+    """Train with two processes; exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    resume = ["--resume"] if (run / "run.json").exists() else []
+    command = [sys.executable, "-m", "cli", *training.words, "-o", str(run), *resume]
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes: list[subprocess.Popen[bytes]] = []
+    for rank in range(2):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        group = processes[0].pid if processes else 0
+        processes.append(
+            subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=os.environ | where | place,
+                process_group=group,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+    if stop_after is not None:
+        while steps_of(run) < stop_after and processes[0].poll() is None:
+            time.sleep(0.002)
+        if to_both:
+            os.killpg(processes[0].pid, signal.SIGTERM)
+        else:
+            processes[1].send_signal(signal.SIGTERM)
+    return [process.wait(300) for process in processes]
 
 
 def test_runs_that_do_not_listen_are_found(training, tmp_path, campaign):

@@ -26,8 +26,8 @@ from model.losses import CombinedLoss, LossConfig
 from model.network import NetworkConfig, SpikeVRT, build_network
 from model.normalize import NUM_COUNTS, VoxelNormalizer
 from model.parallel import Parallel, ParallelConfig, parallel
+from model.training import memory
 from model.training.learner import Learner
-from model.training.memory import attempt
 from model.training.optim import OptimConfig
 from model.training.signals import StopRequest
 from model.training.trainer import Schedule, Trainer
@@ -350,7 +350,7 @@ def test_a_step_that_does_not_fit_says_what_to_change_and_leaves_the_memory(
             trainer.fit(iter([_clip(0, side=1024)]), StopRequest())
         assert "clip.crop" in caught.value.fix
         del caught
-        _, shortage = attempt(lambda: learner.step(0, [_clip(0, side=1024)]), learner.place)
+        _, shortage = memory.attempt(lambda: learner.step(0, [_clip(0, side=1024)]), learner.place)
         assert shortage and shortage.use and shortage.problem.startswith("Tried to allocate")
         assert 0 < shortage.use.allocated <= shortage.use.reserved < shortage.use.total
         assert shortage.use.elsewhere + shortage.use.reserved + shortage.use.free <= shortage.use.total
