@@ -182,6 +182,7 @@ class Trainer:
     def _fail(self, step: int, clips: Sequence[Sample]) -> None:
         """End the run after too many steps that were left out; every process comes here in the same step."""
         findings = self.post_mortem.of_step(step, clips) if self.post_mortem else ""
+        self._look_due = True  # the run ends before it is this step's turn
         self._rescue(step + 1, together=True)
         raise TrainingError(
             f"{self._in_a_row} steps in a row, up to step {step + 1}, gave no finite loss and gradient{findings}",

@@ -298,7 +298,7 @@ def test_ends_after_a_run_of_left_out_steps_and_hands_over_the_batches() -> None
     with pytest.raises(TrainingError, match="3 steps in a row, up to step 4"):
         run.trainer.fit(clips(), StopRequest())
     assert run.heard.skipped == [1, 2, 3]
-    assert run.saved[-1] == (4, pytest.approx(float("nan"), nan_ok=True), None, False, 3, False)
+    assert run.saved[-1] == (4, pytest.approx(float("nan"), nan_ok=True), None, False, 3, True)
 
 
 def test_overflow_of_half_precision_is_no_failure() -> None:
