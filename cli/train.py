@@ -46,10 +46,8 @@ def train(
 
     from model.training.signals import StopRequest
 
-    with (
-        StopRequest() as stop,
-        output.progress() as progress,
-    ):  # signals are heard while torch is still loaded
+    # Signals are heard from here on, while torch is still being loaded.
+    with StopRequest() as stop, output.progress() as progress:
         from model.train import train as run_training
 
         report = run_training(settings, run, resume=resume, stop=stop, progress=progress)
