@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.clips import ClipConfig, ClipSource, Sample, batches
+from pipeline.clips import ClipConfig, ClipSource, Sample, batch_numbers, batches
 from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
@@ -408,3 +408,10 @@ def test_clips_with_their_sharp_instant_off_the_middle_are_not_reversed(tmp_path
     source = ClipSource(store, "train", "k4", CONFIG)  # 13.5 spike frames off, and half a bin is 12.5
     assert not any(clip.reversible for clip in source.clips)
     assert not any(source.draw(number, seed=0).augmentation.reverse for number in range(60))
+
+
+def test_running_numbers_of_a_step_are_dealt_out_without_gap_or_overlap():
+    how = {"batch_size": 2, "world": 3, "accumulate": 2}
+    of_each = [list(batch_numbers([5], rank=rank, **how)) for rank in range(3)]
+    dealt = [number for batch in range(2) for rank in range(3) for number in of_each[rank][batch]]
+    assert dealt == list(range(5 * 12, 6 * 12))
