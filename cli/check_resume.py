@@ -1,6 +1,7 @@
 """`spk train --check-resume`: a training that is killed and resumed, beside one that is not, in real processes."""
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,12 +107,13 @@ def _train_and_kill(run: Path, arguments: Sequence[str], steps: int, progress: P
                 break
             _report(training, 2 * steps, progress)
         training.process.kill()
-        if training.process.wait() == 0:
+        training.process.wait()
+        training.require_success(-signal.SIGKILL)
+        if training.steps_done() == 2 * steps:
             raise TrainingError(
                 f"{run}: the {steps} steps after its checkpoint took less time than to kill it",
                 "check more of them with --check-steps",
             )
-        training.require_success(-9)
 
 
 def _report(training: TrainingProcess, steps: int, progress: Progress) -> None:

@@ -166,11 +166,14 @@ def _say_plan(output: Output, settings: "TrainConfig", run: Path, *, resume: boo
 
     plan = plan_training(settings, run, resume=resume)
     size = human_bytes(plan.checkpoint_bytes)
+    kept = settings.keep_checkpoints + 2
+    if settings.keep_every:
+        kept += settings.steps // settings.keep_every
     output.say(f"would train {run} from step {plan.step} to {plan.steps}")
     learning = f" of which {plan.trainable} learn," if plan.trainable < plan.parameters else ""
     output.say(
         f"{counted(plan.clips, 'clip')} to learn from, {counted(plan.parameters, 'parameter')},{learning}"
-        f" batches of {settings.batch_size}; checkpoints of about {size}, up to {settings.keep_checkpoints + 2}"
+        f" batches of {settings.batch_size}; checkpoints of about {size}, up to {kept}"
     )
     if plan.checkpoint_stages:
         output.say(f"recomputed in backward: stages {', '.join(map(str, plan.checkpoint_stages))}")
