@@ -77,17 +77,21 @@ def train(
         _check_resume(output, settings, [str(config), *changes], out, check_steps)
         return
 
-    from model.train import train as run_training
+    from model.training.signals import StopRequest
 
-    train_it = partial(run_training, settings, run, resume=resume, profile=profile)
-    if output.is_watched:
-        from cli.train_display import TrainDisplay
+    # Signals are heard from here on, while torch is still being loaded.
+    with StopRequest() as stop:
+        from model.train import train as run_training
 
-        display = TrainDisplay(str(run), settings.steps)
-        with output.live(display):
-            report = train_it(progress=display.progress, listeners=[display])
-    else:
-        report = train_it()
+        train_it = partial(run_training, settings, run, resume=resume, profile=profile, stop=stop)
+        if output.is_watched:
+            from cli.train_display import TrainDisplay
+
+            display = TrainDisplay(str(run), settings.steps)
+            with output.live(display):
+                report = train_it(progress=display.progress, listeners=[display])
+        else:
+            report = train_it()
     quality = "" if report.val_psnr is None else f", validation {report.val_psnr:.2f} dB"
     output.result(report.to_json())
     if report.interrupted:

@@ -143,6 +143,12 @@ class Parallel:
             dist.all_gather_object(values, value)
         return values
 
+    def any(self, here: bool) -> bool:
+        """Whether `here` is true in any of the processes; every process must call it."""
+        if self.world == 1:
+            return here
+        return bool(self.sum(torch.full((1,), float(here), device=self.device)))
+
     def peak_memory_bytes(self) -> int:
         """The most memory in use so far: allocated on the CUDA device, or by this process on a CPU."""
         if self.device.type == "cuda":

@@ -97,7 +97,12 @@ class Draw:
 
 
 class ClipSource:
-    """The clips of one split of a store that have sharp frames to learn from."""
+    """The clips of one split of a store that have sharp frames to learn from.
+
+    Attributes:
+        clips: all of them.
+        names: "split/sequence" of the sequences that they are cut from.
+    """
 
     def __init__(self, store: Store, split: str, voxels: str, config: ClipConfig) -> None:
         """
@@ -116,6 +121,7 @@ class ClipSource:
                 f"{store.path}: split {split!r} has no sharp frames to train on",
                 "name them in the manifest's layout as `sharp:` and ingest again",
             )
+        self.names = tuple(f"{sequence.split}/{sequence.name}" for sequence in sequences)
         self._arrays = [_arrays_of(sequence, voxels) for sequence in sequences]
         self._exposures = [sequence.exposure for sequence in sequences]
         self.clips = tuple(

@@ -52,6 +52,7 @@ class TrainConfig:
         sample_clips: clips in a picture of what the network does.
         validate_crop: side in pixels of the centre that is validated; None takes full frames.
         validate_clips: most clips of a sequence that are validated; None takes all.
+        max_skipped: steps in a row without a finite loss and gradient that end the run.
         keep_checkpoints: how many of the newest `step_*` stay beside `best` and `last`.
         keep_every: the `step_*` of every so many steps stay for ever; 0 keeps none so.
     """
@@ -74,6 +75,7 @@ class TrainConfig:
     validate_clips: int | None = 4
     keep_checkpoints: int = 2
     keep_every: int = 0
+    max_skipped: int = 10
     clip: ClipConfig = field(default_factory=ClipConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -82,7 +84,7 @@ class TrainConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "sample_clips"):
+        for name in ("steps", "batch_size", "log_every", "sample_clips", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is below 1")
         every = ("validate_every", "checkpoint_every", "sample_every", "histogram_every", "keep_every")

@@ -1,12 +1,9 @@
 """What a training run tells those who listen."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from torch import nn
-
-from pipeline.clips import Sample
 
 
 class Validation(NamedTuple):
@@ -24,18 +21,24 @@ class Best(NamedTuple):
 
 
 class Milestone(NamedTuple):
-    """A state worth a checkpoint: steps done, loss of the last one, the best so far, and whether this is it.
+    """A state worth a checkpoint.
 
     Attributes:
+        step: steps done.
+        loss: of the last one; None if there was none.
+        best: the best validation so far.
+        is_best: whether this is it.
         skipped, skipped_in_a_row: steps left out so far, and of these the ones since the last that was not.
+        look_due: whether validation and pictures of this step are yet to be made, as a request to stop came first.
     """
 
     step: int
-    loss: float
+    loss: float | None
     best: Best | None
     is_best: bool
     skipped: int = 0
     skipped_in_a_row: int = 0
+    look_due: bool = False
 
 
 class Seen(NamedTuple):
@@ -99,5 +102,8 @@ class Listener(Protocol):
     def on_checkpoint(self, step: int) -> None:
         """The state after `step` steps is about to be saved: what was told until now must not be lost any more."""
 
-    def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
-        """Training stops because these batches of step `step` (from 0) gave no finite loss or gradient."""
+    def on_skipped(self, step: int, loss: float, grad_norm: float) -> None:
+        """Step `step` (from 0) changed nothing, because its loss or gradient was not finite."""
+
+    def recover(self) -> None:
+        """What it wrote to failed; it is told something again, and may open anew what it needs."""

@@ -48,7 +48,8 @@ class Learner:
     all processes) only, like the data: nothing of a generator needs saving for a resumed run to repeat an uninterrupted
     one, and two processes that take a batch each draw what one draws that takes both in turn.
 
-    A step waits for the device once, at its end, and until then only queues work for it.
+    A step waits for the device once, at its end, and until then only queues work for it. An error before it changes
+    anything leaves the state as it was, which `is_whole` tells.
 
     Args:
         network: on its device; called as network(blurry, voxels). Parameters without `requires_grad` stay as they
@@ -95,6 +96,7 @@ class Learner:
         self.watch: LayerWatch | None = None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.is_whole = True
         self._forward: Callable[..., Tensor] | None = None
         self._frozen: tuple[bool, ...] = ()
 
@@ -143,6 +145,7 @@ class Learner:
             norm = self._clip()
             shared = self._agree(terms, stop())
             finite = torch.isfinite(shared[0]) & torch.isfinite(norm)
+            self.is_whole = False
             self._update(finite)
             if self.watch:
                 self.watch.after_update(step)
@@ -154,9 +157,27 @@ class Learner:
         if applied and self.average:
             with self.phase("average"):
                 self.average.update(step)
+        self.is_whole = True
         overflow = not applied and self.scaler.is_enabled() and loss < float("inf") and scale > 1
         lr = learning_rate(step, self.config, self.steps)
         return StepResult(loss, pixels, looks, grad_norm, lr, bool(applied), overflow, stops > 0)
+
+    def repeat(self, step: int, batches: Sequence[Sample]) -> list[LossTerms]:
+        """Do forward and backward of a step again, each process by itself; nothing but `grad` changes.
+
+        Gradients are those of the scaled loss (fp16), neither averaged over the processes nor clipped.
+
+        Returns:
+            the losses of each batch, over the number of batches.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        self.network.train()
+        terms = []
+        with self.place.eager():
+            for number, sample in enumerate(batches):
+                self._seed(step, number)
+                terms.append(self._backward(self.network, sample, len(batches)))
+        return terms
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to save that is a tensor: `model.*`, `ema.*` and `optimizer.*`.

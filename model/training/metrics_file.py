@@ -2,9 +2,10 @@
 
 Every line has `step` (steps done) and `time` (UTC, ISO 8601, when it was written). A line of a logged step has the
 fields of `StepMetrics` besides; a line of a validation has `val_psnr` (dB), `val_frames` and `best` (whether it was the
-best so far). A number that is not finite is null.
+best so far), one of a step that was left out `left_out`, the names of its clips. A number that is not finite is null.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -72,34 +73,46 @@ class MetricsFile(Listener):
             )
         kept = [line for line in before.lines if line["step"] <= start]
         write_atomic(path, "".join(f"{json.dumps(line)}\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = b""
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Write the metrics of a step."""
-        self._write(asdict(metrics))
+        self.write(asdict(metrics))
 
     def on_validation(self, step: int, validation: Validation, is_best: bool) -> None:
         """Write the result of a validation."""
-        self._write(
+        self.write(
             {"step": step, "val_psnr": validation.psnr, "val_frames": validation.frames, "best": is_best}
         )
 
     def on_checkpoint(self, step: int) -> None:
         """Bring the lines to the disk: a run goes on from its checkpoint, and does not write them again."""
-        self._file.flush()
+        self._flush()
         os.fsync(self._file.fileno())
 
-    def _write(self, values: Mapping[str, Any]) -> None:
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Write a line, with the time of now; what is not a finite number becomes null.
+
+        Raises:
+            OSError: the disk is full or fails; the line is kept, and written with the next one.
+        """
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
         }
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._file.write(json.dumps({**finite, "time": now}) + "\n")
+        self._unwritten += json.dumps({**finite, "time": now}).encode() + b"\n"
+        self._flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file, whatever is left to write."""
+        with self._file, contextlib.suppress(OSError):
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._unwritten:  # a full disk takes a part of a line first, which the rest has to follow
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -72,6 +72,38 @@ def sources_of(phases: Sequence[Phase], store: Store, voxels: str) -> list[ClipS
     return [sources[phase.clip] for phase in phases]
 
 
+def step_batches(
+    phases: Sequence[Phase],
+    sources: Sequence[ClipSource],
+    step: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+) -> Iterator[tuple[ClipSource, range]]:
+    """Where the batches of one step of one process come from: a source, and the running numbers of the clips.
+
+    Args:
+        phases: from step 0 on, with their `sources`.
+        step: from 0.
+        rank, world, accumulate: as in `pipeline.clips.batches`.
+    """
+    first = 0  # clips that all processes took in the phases before
+    for phase, source in zip(phases, sources, strict=True):
+        if step < phase.stop:
+            numbers = batch_numbers(
+                [step - phase.start],
+                batch_size=phase.batch_size,
+                rank=rank,
+                world=world,
+                accumulate=accumulate,
+                first=first,
+            )
+            yield from zip(itertools.repeat(source), numbers)
+            return
+        first += (phase.stop - phase.start) * phase.batch_size * accumulate * world
+
+
 def phase_batches(
     phases: Sequence[Phase],
     sources: Sequence[ClipSource],
@@ -91,21 +123,10 @@ def phase_batches(
         reading: `workers`, `pinned`, `deliver` and `times` of `pipeline.clips.read_ahead`.
     """
 
-    def wanted() -> Iterator[tuple[ClipSource, range]]:
-        first = 0  # clips that all processes took in the phases before
-        for phase, source in zip(phases, sources, strict=True):
-            numbers = batch_numbers(
-                range(max(start_step - phase.start, 0), phase.stop - phase.start),
-                batch_size=phase.batch_size,
-                rank=place.rank,
-                world=place.world,
-                accumulate=accumulate,
-                first=first,
-            )
-            yield from zip(itertools.repeat(source), numbers)
-            first += (phase.stop - phase.start) * phase.batch_size * accumulate * place.world
-
-    return read_ahead(wanted(), seed=seed, accumulate=accumulate, **reading)
+    steps = range(start_step, phases[-1].stop)
+    how = {"rank": place.rank, "world": place.world, "accumulate": accumulate}
+    wanted = itertools.chain.from_iterable(step_batches(phases, sources, step, **how) for step in steps)
+    return read_ahead(wanted, seed=seed, accumulate=accumulate, **reading)
 
 
 def seen_after(phases: Sequence[Phase], sources: Sequence[ClipSource], batches: int, steps: int) -> Seen:

@@ -22,7 +22,7 @@ FREE_KEYS = (
     *("steps", "store", "init", "workers", "parallel", "loss.vgg_weights"),
     *("keep_checkpoints", "keep_every"),
     *("log_every", "validate_every", "checkpoint_every", "sample_every", "validate_crop", "validate_clips"),
-    *("sample_clips", "histogram_every"),
+    *("sample_clips", "histogram_every", "max_skipped"),
     *("network.checkpoint_stages", "network.memory_gb"),
 )
 """Settings that may change when a run is resumed; all others decide what it computes."""

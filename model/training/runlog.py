@@ -1,17 +1,12 @@
-"""What a run says while it learns, in `log.txt` and to whoever runs it, and the batches that ended it."""
+"""What a run says while it learns, in `log.txt` and to whoever runs it."""
 
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from safetensors.torch import save
-
 from model.training.events import Listener, StepMetrics, Validation
-from pipeline.clips import Sample
-from pipeline.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +34,21 @@ def log_file(path: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that lacks what a full disk does not take; it was said on the terminal as well."""
+    """A log file that may fail: that is said once, elsewhere, and the program goes on."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of logging
-        """Report what is not the disk's fault."""
-        if not isinstance(sys.exception(), OSError):
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Called within the except scope of a failed write."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
             super().handleError(record)
+        elif not self._failed:
+            self._failed = True  # before this handler gets the message as well
+            logger.error("%s CANNOT BE WRITTEN: %s; going on without it", self.baseFilename, error)
 
     def close(self) -> None:
-        """Close it, and write what is left if there is space."""
+        """Close the file, whatever is left to write."""
         with contextlib.suppress(OSError):
             super().close()
 
@@ -86,24 +87,6 @@ class LogLines(Listener):
         logger.info(
             "step %d  val PSNR %.3f dB over %d frames%s", step, validation.psnr, validation.frames, best
         )
-
-
-class FailedBatches(Listener):
-    """Keeps the batches that ended a run, as `failed_step_000123.safetensors` in its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_failure(self, step: int, batches: Sequence[Sample]) -> None:
-        """Write them."""
-        tensors = {
-            f"{i}.{name}": part.cpu().clone(memory_format=torch.contiguous_format)
-            for i, sample in enumerate(batches)
-            for name, part in zip(Sample._fields, sample, strict=True)
-        }
-        path = self.folder / f"failed_step_{step + 1:06d}.safetensors"
-        write_atomic(path, save(tensors))
-        logger.error("the clips of step %d are in %s", step + 1, path)
 
 
 def log_line(metrics: StepMetrics) -> str:

@@ -1,6 +1,10 @@
 """A run in TensorBoard: curves, histograms over the parts of the network, pictures, the config."""
 
+import contextlib
+import errno
 import math
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +14,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.training.events import Listener, StepMetrics, Validation
 from model.training.layer_watch import LayerStats
+
+_SPACE_BYTES = 1 << 20
+"""Free space with which it is worth a try to write curves again."""
 
 
 class TensorBoardLog(Listener):
@@ -31,9 +38,21 @@ class TensorBoardLog(Listener):
         rates: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.rates = rates
+        self._folder = folder
         self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
         if config:
             self._writer.add_text("config", f"```yaml\n{config}```", start)
+
+    def recover(self) -> None:
+        """Begin another file: a writer that failed once fails for good.
+
+        Raises:
+            OSError: there is no space for one.
+        """
+        if shutil.disk_usage(self._folder).free < _SPACE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+        self.close()
+        self._writer = SummaryWriter(str(self._folder))
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Write the curves of a step."""
@@ -62,8 +81,9 @@ class TensorBoardLog(Listener):
                     self._writer.add_histogram(f"{kind}, log10/{part}", np.array(powers), step)
 
     def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
+        """Write what is left, if it can be written: the curves are not worth an error at the end of a run."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 def _powers_of_ten(values: Sequence[float]) -> list[float]:

@@ -67,26 +67,34 @@ class Validator:
         windows = (spread(list(windows_of(sequence, num_frames)), max_clips) for sequence in usable)
         self.windows = [window for some in windows for window in some]
 
-    def __call__(self, network: nn.Module) -> Validation:
+    def __call__(self, network: nn.Module, stop: Callable[[], bool] = lambda: False) -> Validation | None:
         """Judge `network`; all processes get the same answer.
+
+        Args:
+            stop: asked before every clip; None is the answer as soon as one process was asked to stop.
 
         Raises:
             TrainingError: the network gives values that are not finite.
         """
         total = torch.zeros(2, dtype=torch.float64)
-        for window in self.windows[self.place.rank :: self.place.world]:
-            sample = self.read(window)
-            restored = self.restore(network, sample)[0].cpu()
-            if not torch.isfinite(restored).all():
-                place = (
-                    f"{window.sequence.split}/{window.sequence.name} frames {window.start}..{window.stop - 1}"
-                )
-                raise TrainingError(f"the network gives values that are not finite on {place}")
-            index = [frame - window.start for frame in window.scored]
-            scores = psnr(restored[index], sample.sharp[0, index]).clamp(max=IDENTICAL_DB)
-            total += torch.tensor([scores.sum().item(), len(index)], dtype=torch.float64)
+        for first in range(0, len(self.windows), self.place.world):
+            if self.place.any(stop()):
+                return None
+            for window in self.windows[first : first + self.place.world][self.place.rank :][:1]:
+                total += self._score(network, window)
         score, frames = self.place.sum(total.to(self.place.device)).tolist()
         return Validation(score / frames, int(frames))
+
+    def _score(self, network: nn.Module, window: Window) -> Tensor:
+        """The summed PSNR of its scored frames, and how many these are."""
+        sample = self.read(window)
+        restored = self.restore(network, sample)[0].cpu()
+        if not torch.isfinite(restored).all():
+            place = f"{window.sequence.split}/{window.sequence.name} frames {window.start}..{window.stop - 1}"
+            raise TrainingError(f"the network gives values that are not finite on {place}")
+        index = [frame - window.start for frame in window.scored]
+        scores = psnr(restored[index], sample.sharp[0, index]).clamp(max=IDENTICAL_DB)
+        return torch.tensor([scores.sum().item(), len(index)], dtype=torch.float64)
 
     def read(self, window: Window) -> Sample:
         """The frames of a window as a batch of one, uint8."""

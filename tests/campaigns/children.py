@@ -47,6 +47,7 @@ class Children:
         return {"code": _command(words)}
 
     def load(self, module: str) -> dict[str, Any]:
+        """Load a module here, so that no child has to."""
         importlib.import_module(module)
         return {"code": 0}
 
@@ -54,6 +55,8 @@ class Children:
         """Fork a child for one command; its output goes to files in `folder`. It waits until `gate` is a file."""
         if not (child := os.fork()):
             os._exit(_child(words, Path(folder), off, gate))
+        with contextlib.suppress(OSError):  # it does so itself, now or already
+            os.setpgid(child, child)
         self._started[child] = time.monotonic()
         return {"pid": child}
 
@@ -85,6 +88,8 @@ def _child(words: list[str], folder: Path, off: list[str], gate: str) -> int:
     for name, standard in (("out", 1), ("err", 2)):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), standard)
     os.chdir(folder)
+    os.setpgid(0, 0)  # signals to its group are for it alone
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground
     protect_less(off)
     while gate and not os.path.exists(gate):
         time.sleep(GATE_SECONDS)

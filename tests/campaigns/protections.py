@@ -156,6 +156,12 @@ def _no_generations() -> list[Patch]:
     return [*everywhere(nodes.BUILDING, "."), *nothing_to_move, *nothing_to_drop]
 
 
+def _deaf() -> list[Patch]:
+    from model.training.signals import StopRequest
+
+    return [(StopRequest, "__enter__", lambda request: request)]
+
+
 SWITCHES: dict[str, Callable[[], list[Patch]]] = {
     "fsync": _no_fsync,
     "rename": lambda: everywhere(pipeline.files.atomic_file, _in_place),
@@ -168,6 +174,7 @@ SWITCHES: dict[str, Callable[[], list[Patch]]] = {
     "metadata digests": lambda: [(hashlib, "sha256", _AnyDigest)],
     "seals": lambda: [(mapped, "Receipt", _any_seal)],
     "lock": lambda: [(fcntl, "flock", lambda descriptor, operation: None)],
+    "signals": _deaf,
     "threads": lambda: [(pipeline.tasks, "_on_threads", _in_one_thread)],
 }
 """By name. Some are no protections: without "threads" the K-th system call is the same one each time, and without a

@@ -1,5 +1,6 @@
 """The process that `children` is, from the outside: commands that are started, killed and waited for."""
 
+import contextlib
 import json
 import os
 import signal
@@ -47,6 +48,11 @@ class Child:
         """Whether it has not ended yet; one that has is told apart from none by the process that forked it."""
         with open(f"/proc/{self.pid}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
+
+    def send(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send a signal to it, or to its process group; nothing happens if it is done."""
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self) -> Ended:
         told = self.server.ask(do="wait", pid=self.pid)

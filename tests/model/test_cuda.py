@@ -28,6 +28,7 @@ from model.network import NetworkConfig, SpikeVRT, build_network
 from model.normalize import NUM_COUNTS, VoxelNormalizer
 from model.parallel import Parallel, ParallelConfig, parallel
 from model.peers import GRACE_S
+from model.training import memory
 from model.training.learner import Learner
 from model.training.optim import OptimConfig
 from model.training.signals import StopRequest
@@ -352,6 +353,10 @@ def test_a_step_that_does_not_fit_says_what_to_change_and_leaves_the_memory(
             trainer.fit(iter([_clip(0, side=1024)]), StopRequest())
         assert "clip.crop" in caught.value.fix
         del caught
+        _, shortage = memory.attempt(lambda: learner.step(0, [_clip(0, side=1024)]), learner.place)
+        assert shortage and shortage.use and shortage.problem.startswith("Tried to allocate")
+        assert 0 < shortage.use.allocated <= shortage.use.reserved < shortage.use.total
+        assert shortage.use.elsewhere + shortage.use.reserved + shortage.use.free <= shortage.use.total
         learner.optimizer.zero_grad(set_to_none=True)
         assert math.isfinite(learner.step(0, [_clip(0)]).loss)
     finally:

@@ -82,6 +82,7 @@ def learn(place: Parallel, network: Callable[[], nn.Module], out: Path) -> None:
         whole = torch.randint(0, 256, (4, 2, 3, 8, 8), dtype=torch.uint8, generator=generator)
         mine = [whole[i * place.world + place.rank][None] for i in range(micros)]
         learner.loss.poisoned = step == 2 and place.rank == place.world - 1
+        assert place.any(place.rank == place.world - 1) and not place.any(False)
         result = learner.step(
             step, [Sample(x, x, x.flip(-1)) for x in mine], lambda step=step: step == 0 and place.rank == 0
         )

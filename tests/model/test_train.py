@@ -4,9 +4,10 @@ import os
 import re
 import shutil
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,20 +20,24 @@ from model.lora import LoraConfig
 from model.losses import LossConfig
 from model.network import NetworkConfig, build_network
 from model.parallel import Parallel, ParallelConfig
-from model.train import TrainReport, _saver, train
+from model.train import TrainReport, train
 from model.training.config import TrainConfig
-from model.training.events import Milestone
+from model.training.failed_step import read_failed_step
+from model.training.learner import Learner
 from model.training.optim import OptimConfig
-from model.training.run_folder import RunFolder
+from model.training.validation import Validator
 from pipeline.clips import ClipConfig
 from pipeline.config import load_config
 from pipeline.errors import CheckpointError, ConfigError, StoreError, TrainingError, UsageError
+from pipeline.files import PARTIAL
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
 from pipeline.simulate import simulate_scenes
 from pipeline.simulation.rig import RigConfig
 from pipeline.simulation.scenes import SceneConfig
+from pipeline.storage import mapped
 from pipeline.voxelize import voxelize
+from tests.model.training.test_memory_report import ACTIVATIONS
 
 NETWORK = NetworkConfig(
     embed_dims=(4,) * 8,
@@ -165,6 +170,158 @@ def test_a_signal_ends_the_run_with_a_checkpoint(store: Path, tmp_path: Path) ->
     assert "--resume" in (tmp_path / "run" / "log.txt").read_text()
 
 
+def test_a_request_during_validation_changes_nothing_of_the_outcome(
+    store: Path, whole: TrainReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Validator._score
+
+    def interrupt(validator: Validator, network: torch.nn.Module, window: object) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score(validator, network, window)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Validator, "_score", interrupt)
+    first = train(config(store), tmp_path / "run")
+    assert first.interrupted and first.step == 3 and first.val_psnr is None
+    assert train(config(store), tmp_path / "run", resume=True).step == 3  # again, before the first step
+    monkeypatch.undo()
+    last = train(config(store), tmp_path / "run", resume=True)
+    assert (last.step, last.loss, last.val_psnr) == (6, whole.loss, whole.val_psnr)
+    assert_same_checkpoints(whole.run, tmp_path / "run")
+    lines = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (whole.run, tmp_path / "run")
+    ]
+    assert [(line["step"], line.get("val_psnr")) for line in lines[0]] == [
+        (line["step"], line.get("val_psnr")) for line in lines[1]
+    ]
+
+
+def assert_same_checkpoints(one: Path, other: Path) -> None:
+    for name in ("last", "best"):
+        first, second = (load_tensors(run / "checkpoints" / f"{name}.safetensors") for run in (one, other))
+        assert first.keys() == second.keys()
+        assert not [key for key in first if not torch.equal(first[key], second[key])]
+
+
+def test_a_second_interrupt_while_a_checkpoint_is_written_leaves_the_one_before(
+    store: Path, whole: TrainReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = signal.signal(signal.SIGINT, signal.default_int_handler)
+    fsync, run = os.fsync, tmp_path / "run"
+
+    def interrupt(descriptor: int) -> None:
+        if list((run / "checkpoints").glob(f".step_000003*{PARTIAL}")):
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(store), run)
+    monkeypatch.undo()
+    signal.signal(signal.SIGINT, calm)
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["last.safetensors", "step_000002.safetensors"]
+    train(config(store), run, resume=True)
+    assert_same_checkpoints(whole.run, run)
+
+
+def test_a_shard_damaged_while_training_ends_it_with_a_checkpoint_and_the_fix(
+    store: Path, whole: TrainReport, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(store, tmp_path / "store"))
+
+    def damage(done: int, total: int, what: str) -> None:
+        if done == 3:
+            mapped._MAPS.__init__()  # as if it had not been read yet
+            for shard in copy.glob("train/*/blurry/c/**/*"):
+                if shard.is_file():
+                    with shard.open("r+b") as file:
+                        file.write(b"\xff" * 4096)
+
+    quick = {"validate_every": 0, "sample_every": 0, "checkpoint_every": 0}
+    with pytest.raises(StoreError, match="does not match its checksum") as caught:
+        train(config(copy, **quick), tmp_path / "run", progress=damage)
+    assert "blurry" in caught.value.problem and "spk repair" in caught.value.fix
+    info = read_info(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    assert 3 <= info.step <= 5  # some batches were read before
+    assert "is the last good one; saving it" in (tmp_path / "run" / "log.txt").read_text()
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    train(config(store, **quick), tmp_path / "run", resume=True)
+    one, two = (
+        load_tensors(run / "checkpoints" / "last.safetensors") for run in (whole.run, tmp_path / "run")
+    )
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_run_of_failing_steps_ends_with_the_clips_and_the_place_where_it_began(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(*about: Any) -> torch.nn.Module:
+        network = build_network(*about)
+        network.stage2.linear1.register_forward_hook(
+            lambda module, given, gave: gave * float("nan") if module.training else None
+        )
+        return network
+
+    monkeypatch.setattr("model.training.preparation.build_network", spoiled)
+    quick = config(store, validate_every=0, sample_every=0, max_skipped=2, checkpoint_every=1)
+    with pytest.raises(
+        TrainingError, match=r"2 steps in a row, up to step 2(.|\n)*stage2\.linear1"
+    ) as caught:
+        train(quick, tmp_path / "run")
+    assert len(str(caught.value).splitlines()) < 20
+    failed = read_failed_step(tmp_path / "run" / "failed_step_000002.safetensors")
+    assert failed.report["diagnosis"]["modules"][0]["name"] == "stage2.linear1"
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    named = [line["left_out"] for line in lines if "left_out" in line]
+    (clip,) = failed.report["clips"]
+    assert named[1] == [f"{clip['sequence']} {clip['frames'][0]}..{clip['frames'][1] - 1}"]
+    info = read_info(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    assert info.step == 2 and info.header["loss"] is None and info.header["skipped"] == 2
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.step
+
+    def spoil(learner: Learner, number: int, *about: Any) -> Any:
+        result = step(learner, number, *about)
+        if number == 2:
+            with torch.no_grad():
+                learner.network.conv_last.bias[0] = float("inf")
+        return result
+
+    monkeypatch.setattr(Learner, "step", spoil)
+    with pytest.raises(TrainingError, match=r"after step 4, .*\n  model\.conv_last\.bias: 1 Inf of 3"):
+        train(config(store, validate_every=0, sample_every=0), tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["last.safetensors", "step_000002.safetensors"]
+
+
+def test_out_of_memory_ends_the_run_with_a_checkpoint_and_the_way_on(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward = Learner._backward
+
+    def short(learner: Learner, forward: Any, sample: Any, count: int) -> Any:
+        if learner.optimizer.state and len(sample.blurry) == 2:  # from the second step on
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has …")
+        return backward(learner, forward, sample, count)
+
+    monkeypatch.setattr(Learner, "_backward", short)
+    monkeypatch.setattr("model.training.memory_report.measure_activations", lambda *about: ACTIVATIONS)
+    quick = config(store, batch_size=2, validate_every=0, sample_every=0, checkpoint_every=0)
+    with pytest.raises(TrainingError, match=r"in step 2: Tried to allocate 3\.00 GiB\n  weights ") as caught:
+        train(quick, tmp_path / "run")
+    assert "  batch_size=1 optim.accumulate=2" in caught.value.fix
+    assert len(str(caught.value).splitlines()) < 20
+    assert read_info(tmp_path / "run" / "checkpoints" / "last.safetensors").step == 1
+    changed = replace(quick, batch_size=1, optim=replace(quick.optim, accumulate=2))
+    assert train(changed, tmp_path / "run", resume=True).step == 6
+
+
 def test_a_damaged_last_checkpoint_costs_an_interval_and_is_in_the_log(
     store: Path, whole: TrainReport, tmp_path: Path
 ) -> None:
@@ -182,17 +339,6 @@ def test_a_finished_run_says_so_again(store: Path, tmp_path: Path) -> None:
     first = train(quick, tmp_path / "run")
     assert train(quick, tmp_path / "run", resume=True) == first
     assert first.val_psnr is None and first.checkpoint.name == "last.safetensors"
-
-
-def test_a_checkpoint_after_a_step_without_a_finite_loss_can_be_written(tmp_path: Path) -> None:
-    learner = SimpleNamespace(
-        place=Parallel(device=torch.device("cpu")), plain=dict, tensors=lambda: {"model.a": torch.ones(1)}
-    )
-    folder = RunFolder(tmp_path)
-    save = _saver(folder, learner, {"config": {}, "num_bins": 4, "rng": {}})
-    save(Milestone(2, float("nan"), None, False, skipped=3, skipped_in_a_row=1))
-    found = read_info(folder.checkpoints.last).header
-    assert (found["loss"], found["skipped"], found["skipped_in_a_row"]) == (None, 3, 1)
 
 
 def test_a_second_training_in_the_folder_is_refused(store: Path, tmp_path: Path) -> None:

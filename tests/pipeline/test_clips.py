@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.clips import ClipConfig, ClipSource, Sample, batches, checksum_of
+from pipeline.clips import ClipConfig, ClipSource, Sample, batch_numbers, batches, checksum_of
 from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
@@ -419,3 +419,10 @@ def test_a_checksum_is_of_all_bytes_in_their_order():
     assert len({checksum_of(some) for some in ([], [one], [other], [one, other], [other, one])}) == 5
     digits = torch.tensor([*b"123456789"], dtype=torch.uint8).split(3)
     assert checksum_of([Sample(*digits)]) == "e3069283"  # the check value of CRC-32C
+
+
+def test_running_numbers_of_a_step_are_dealt_out_without_gap_or_overlap():
+    how = {"batch_size": 2, "world": 3, "accumulate": 2}
+    of_each = [list(batch_numbers([5], rank=rank, **how)) for rank in range(3)]
+    dealt = [number for batch in range(2) for rank in range(3) for number in of_each[rank][batch]]
+    assert dealt == list(range(5 * 12, 6 * 12))

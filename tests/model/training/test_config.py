@@ -27,7 +27,15 @@ def test_the_presets_are_valid(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steps": 0}, {"batch_size": 0}, {"seed": -1}, {"validate_crop": 8}, {"validate_clips": 0}]
+    "changes",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"max_skipped": 0},
+        {"seed": -1},
+        {"validate_crop": 8},
+        {"validate_clips": 0},
+    ],
 )
 def test_refuses_settings_out_of_range(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):

@@ -4,11 +4,9 @@ import dataclasses
 import json
 
 import pytest
-import torch
 from torch import nn
 
 from model.training.events import Best, Listener, Milestone, StepMetrics, Validation
-from pipeline.clips import Sample
 
 METRICS = StepMetrics(
     step=10,
@@ -32,7 +30,7 @@ def tell_everything(listener: Listener) -> None:
     listener.on_saved(10, True)
     listener.on_pictures(10, nn.Identity())
     listener.on_checkpoint(10)
-    listener.on_failure(10, [Sample(*[torch.zeros(1, dtype=torch.uint8)] * 3)])
+    listener.on_skipped(10, float("nan"), 1.0)
 
 
 def test_a_listener_need_not_listen_to_everything():
@@ -52,13 +50,13 @@ def test_one_that_listens_to_all_hears_all():
     heard = []
     names = [name for name in vars(Listener) if name.startswith("on_")]
     assert sorted(names) == [
-        *("on_checkpoint", "on_failure", "on_pictures", "on_saved", "on_step", "on_validation")
+        *("on_checkpoint", "on_pictures", "on_saved", "on_skipped", "on_step", "on_validation")
     ]
     everything = type(
         "All", (Listener,), {name: lambda self, *what, name=name: heard.append(name) for name in names}
     )
     tell_everything(everything())
-    assert heard == [*("on_step", "on_validation", "on_saved", "on_pictures", "on_checkpoint", "on_failure")]
+    assert heard == [*("on_step", "on_validation", "on_saved", "on_pictures", "on_checkpoint", "on_skipped")]
 
 
 def test_metrics_cannot_be_changed_or_mixed_up():

@@ -168,6 +168,35 @@ def test_a_step_that_is_not_finite_changes_nothing(part: str, precision: str) ->
     assert result.overflow == (precision == "fp16" and part == "gradient")
 
 
+def test_a_scale_that_is_stuck_at_its_minimum_is_a_fault_and_no_overflow() -> None:
+    learner = make(place=Parallel(device=torch.device("cpu"), precision="fp16"))
+    poison("gradient")(learner)
+    results = [learner.step(step, [clip(step)]) for step in range(18)]
+    assert not any(result.applied for result in results)
+    halvings = 16  # from 2**16 to 1
+    assert [result.overflow for result in results] == [True] * (halvings - 1) + [False] * (19 - halvings)
+
+
+def test_a_step_that_fails_before_the_update_leaves_the_state_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, other = make(), make()
+    backward = learner._backward
+
+    def fail(*about: object) -> None:
+        backward(*about)
+        raise MemoryError
+
+    monkeypatch.setattr(learner, "_backward", fail)
+    with pytest.raises(MemoryError):
+        learner.step(0, [clip(0)])
+    assert learner.is_whole
+    assert_equal(state_of(learner), state_of(other))
+    monkeypatch.undo()
+    monkeypatch.setattr(learner.average, "update", fail)
+    with pytest.raises(TypeError):
+        learner.step(0, [clip(0)])
+    assert not learner.is_whole
+
+
 def test_flow_is_frozen_for_the_first_steps_and_then_learns() -> None:
     learner = make(OptimConfig(flow_freeze_steps=2, weight_decay=0.1, warmup_steps=0))
     fresh = state_of(learner)

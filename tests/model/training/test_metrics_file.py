@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import logging
 from dataclasses import replace
@@ -74,3 +76,44 @@ def test_a_damaged_line_is_named_and_costs_only_itself(
 
 def test_a_file_that_is_not_there_yet_has_no_lines(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == ([], [])
+
+
+class FullDisk(io.RawIOBase):
+    """A file on a disk with room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        taken = bytes(data[: self.room])
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= len(taken)
+        self.written += taken
+        return len(taken)
+
+
+def test_metrics_go_on_without_a_gap_or_half_a_line_when_a_full_disk_has_space_again(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    metrics._file.close()
+    metrics._file = disk = FullDisk(room=20)
+    for step in range(4):
+        with pytest.raises(OSError, match="No space"):
+            metrics.write({"step": step, "loss": 0.5})
+    disk.room = 10_000
+    metrics.write({"step": 4, "loss": 0.5})
+    metrics.close()
+    assert [json.loads(line)["step"] for line in disk.written.splitlines()] == [0, 1, 2, 3, 4]
+
+
+def test_metrics_that_never_find_space_are_no_error_at_the_end(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    metrics._file.close()
+    metrics._file = FullDisk(room=0)
+    with pytest.raises(OSError, match="No space"):
+        metrics.write({"step": 1})
+    metrics.close()

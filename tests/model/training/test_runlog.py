@@ -3,18 +3,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from model.training.events import StepMetrics
 from model.training.runlog import (
-    FailedBatches,
     duration,
     errors_only,
     log_file,
     log_line,
 )
-from pipeline.clips import Sample
 
 METRICS = StepMetrics(
     step=1200,
@@ -66,8 +62,13 @@ def test_processes_that_do_not_write_speak_of_errors_only(caplog: pytest.LogCapt
     assert caplog.messages == ["important"]
 
 
-def test_keeps_the_batches_that_failed(tmp_path: Path) -> None:
-    sample = Sample(*(torch.full((2,), i, dtype=torch.uint8) for i in range(3)))
-    FailedBatches(tmp_path).on_failure(6, [sample, sample])
-    found = load_file(tmp_path / "failed_step_000007.safetensors")
-    assert found["1.voxels"].tolist() == [1, 1] and len(found) == 6
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_log_file_that_cannot_be_written_is_said_once(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("model.anything")
+    with log_file(Path("/dev/full")):
+        for step in range(5):
+            log.info("step %d", step)
+    assert caplog.text.count("/dev/full CANNOT BE WRITTEN: [Errno 28]") == 1
+    assert "Traceback" not in capsys.readouterr().err

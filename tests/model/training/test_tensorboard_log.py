@@ -1,10 +1,14 @@
+import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.training.events import Validation
+from model.training.guarded import Guarded
 from model.training.layer_watch import LayerStats
 from model.training.tensorboard_log import TensorBoardLog
 from tests.model.training.test_metrics_file import METRICS
@@ -52,3 +56,30 @@ def test_a_resumed_run_hides_what_a_killed_one_wrote_after_its_checkpoint(tmp_pa
     board.close()
     found = EventAccumulator(str(tmp_path)).Reload()
     assert [event.step for event in found.Scalars("val/psnr")] == [10, 30]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_begins_a_new_file_after_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = TensorBoardLog(tmp_path, 0)
+    guarded = Guarded(board)
+    guarded.on_step(METRICS)
+    writer = board._writer._get_file_writer().event_writer._async_writer._writer
+    monkeypatch.setattr(writer, "write", lambda data: (_ for _ in ()).throw(OSError(28, "No space left")))
+    for step in range(1, 40):  # until the thread that writes has found out
+        guarded.on_validation(step, Validation(20.0, 1), False)
+        time.sleep(0.002)
+    guarded.on_validation(50, Validation(31.5, 12), True)
+    board.close()
+    scalars = EventAccumulator(str(tmp_path)).Reload().Scalars("val/psnr")
+    assert scalars[-1].step == 50 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_tensorboard_waits_for_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = TensorBoardLog(tmp_path, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4096))
+    with pytest.raises(OSError, match="No space"):
+        board.recover()
+    assert len(list(tmp_path.iterdir())) == 1
+    board.close()

@@ -1,3 +1,4 @@
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -138,9 +139,60 @@ class _Recorder:
     def __init__(self, place: Parallel, seen: list[float]) -> None:
         self.rank, self.world, self.device, self.seen = place.rank, place.world, place.device, seen
 
+    def any(self, here: bool) -> bool:
+        return here
+
     def sum(self, values: Tensor) -> Tensor:
         self.seen.extend(values.tolist())
         return values
+
+
+def test_a_request_to_stop_ends_it_before_the_next_clip_and_there_is_no_result() -> None:
+    restored: list[Sample] = []
+
+    def restore(network: nn.Module, sample: Sample) -> Tensor:
+        restored.append(sample)
+        return blurry_itself(network, sample)
+
+    check = validator(sequence(9), restore=restore)
+    assert check(nn.Identity(), lambda: len(restored) == 2) is None
+    assert len(restored) == 2
+    assert check(nn.Identity()) == validator(sequence(9))(nn.Identity())
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_processes_agree_to_end_it_though_one_has_nothing_left_to_do(asked: int) -> None:
+    """Three clips: the second of two processes has none in the last round, and yet it is asked."""
+    meeting = threading.Barrier(2)
+    votes, results, rounds = [False, False], [[], []], [0, 0]
+
+    class Meeting:
+        device, world = torch.device("cpu"), 2
+
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+        def any(self, here: bool) -> bool:
+            votes[self.rank] = here
+            rounds[self.rank] += 1
+            meeting.wait(10)
+            answer = any(votes)
+            meeting.wait(10)
+            return answer
+
+        def sum(self, values: Tensor) -> Tensor:
+            raise AssertionError("there is nothing to sum")
+
+    def take_part(rank: int) -> None:
+        check = validator(sequence(9), place=Meeting(rank))
+        results[rank].append(check(nn.Identity(), lambda: rank == asked and rounds[rank] == 1))
+
+    threads = [threading.Thread(target=take_part, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert results == [[None], [None]] and rounds == [2, 2]
 
 
 def test_a_frame_that_becomes_identical_raises_the_mean() -> None:
