@@ -327,7 +327,7 @@ def _inspect_config(path: Path, overrides: list[str], output: Output) -> dict[st
 
 def _inspect_plan(path: Path, output: Output) -> dict[str, Any]:
     from cli.plan import show_plan
-    from model.training.plan import read_plan
+    from model.planning.plan import read_plan
 
     plan = read_plan(path)
     output.say(f"{path}: planned {plan.made} for {plan.store.path}")

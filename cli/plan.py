@@ -13,8 +13,8 @@ from cli.presets import config_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model.planning.plan import Considered, Plan
     from model.training.config import TrainConfig
-    from model.training.plan import Considered, Plan
 
 
 def plan(

@@ -105,7 +105,7 @@ def train(
 def _read_settings(name: Path, overrides: list[str]) -> "TrainConfig":
     path = config_path(name)
     if path.suffix == ".json":
-        from model.training.plan import settings_of
+        from model.planning.plan import settings_of
 
         return settings_of(path, overrides)
 

@@ -4,9 +4,9 @@ import os
 import tempfile
 from pathlib import Path
 
+from model.planning.plan import Plan, write_plan
+from model.planning.planner import Foretold, Planner
 from model.training.config import TrainConfig
-from model.training.plan import Plan, write_plan
-from model.training.planning import Foretold, Planning
 from pipeline.errors import UsageError
 from pipeline.files import make_durable
 from pipeline.reports import Progress, no_progress
@@ -41,7 +41,7 @@ def plan(
         )
     make_durable(out.absolute().parent)
     with tempfile.TemporaryDirectory(prefix=".spk-plan-", dir=out.absolute().parent) as folder:
-        planning = Planning(config, clips=clips, memory_gb=memory_gb, folder=Path(folder), progress=progress)
+        planning = Planner(config, clips=clips, memory_gb=memory_gb, folder=Path(folder), progress=progress)
         found = planning.run()
     write_plan(out, found)
     return found
@@ -62,7 +62,7 @@ def foretell(
     """
     _require_one_process()
     with tempfile.TemporaryDirectory(prefix="spk-plan-") as folder:
-        planning = Planning(config, clips=clips, memory_gb=memory_gb, folder=Path(folder), progress=progress)
+        planning = Planner(config, clips=clips, memory_gb=memory_gb, folder=Path(folder), progress=progress)
         return planning.foretell()
 
 

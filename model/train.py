@@ -10,6 +10,7 @@ from typing import Any
 
 from model.parallel import parallel
 from model.repeatable import repeatable
+from model.training.agreement import agreed
 from model.training.config import TrainConfig
 from model.training.events import Listener
 from model.training.feed import feed
@@ -101,8 +102,9 @@ def train(
         stack.enter_context(repeatable(config.parallel.deterministic))
         stop = stop or stack.enter_context(StopRequest())
         folder = RunFolder(run, config.keep_checkpoints, config.keep_every)
-        if place.is_main:
-            stack.enter_context(folder.lock())
+        with agreed(place):
+            if place.is_main:
+                stack.enter_context(folder.lock())
         logs = log_file(run / "log.txt") if place.is_main else errors_only()
         goes_on = resume and folder.is_run
         if goes_on:

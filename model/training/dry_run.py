@@ -15,7 +15,7 @@ from model.pretrained import initialise
 from model.training.config import TrainConfig
 from model.training.optim import Pace, paces_of, parameter_groups
 from model.training.phases import Phase, phases_of, sources_of
-from model.training.provenance import identity_of
+from model.training.provenance import identity_of, identity_then
 from model.training.run_folder import RunFolder, require_same
 from model.training.schedules import TurningPoint, turning_points
 from pipeline.clips import ClipSource
@@ -69,7 +69,8 @@ def plan_training(config: TrainConfig, run: Path, *, resume: bool = False) -> Dr
     store.normalization(config.voxels or "")
     if start:
         place = Parallel(device=torch.device("cpu"), world=int(os.environ.get("WORLD_SIZE", "1")))
-        require_same(run, start.header["identity"], identity_of(config, store, source, place))
+        then = identity_then(start.header["identity"], config)
+        require_same(run, then, identity_of(config, store, source, place))
     CombinedLoss(config.loss)  # finds its VGG weights, or says what to do
     weighted = config.init is not None and start is None
     with torch.device("cpu" if weighted else "meta"):

@@ -22,7 +22,13 @@ from model.training.events import Best, Milestone
 from model.training.learner import Learner
 from model.training.optim import paces_of
 from model.training.phases import Phase, phases_of, sources_of
-from model.training.provenance import checkpoint_header, identity_of, numerics, warn_of_other_numerics
+from model.training.provenance import (
+    checkpoint_header,
+    identity_of,
+    identity_then,
+    numerics,
+    warn_of_other_numerics,
+)
 from model.training.run_folder import RunFolder, require_same
 from model.training.schedules import in_words
 from pipeline.clips import ClipSource
@@ -122,7 +128,7 @@ def prepare(
         normalization = store.normalization(config.voxels or "")
         identity = identity_of(config, store, source, place)
         if start:
-            require_same(folder.path, start.header["identity"], identity)
+            require_same(folder.path, identity_then(start.header["identity"], config), identity)
             warn_of_other_numerics(folder.path, start.header.get("numerics", {}), numerics(place))
         clip = clip_size(config, source.num_bins, source.scale)
         recomputation = plan_recomputation(config.network, clip, place)

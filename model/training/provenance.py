@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 
 def identity_of(config: TrainConfig, store: Store, source: ClipSource, place: Parallel) -> dict[str, Any]:
     """What decides the weights of a run, as far as it can be said beforehand."""
-    plain = to_plain(config)
-    plain["optim"] = {key: value for key, value in plain["optim"].items() if key != "accumulate"}
-    plain.pop("batch_size")
+    plain = _deciding(config)
     batches = config.optim.accumulate * place.world
     for phase in plain["phases"]:
         phase["clips of a step"] = (phase.pop("batch_size") or config.batch_size) * batches
@@ -35,6 +33,32 @@ def identity_of(config: TrainConfig, store: Store, source: ClipSource, place: Pa
         "store fingerprint": store.fingerprint,
         "bins": source.num_bins,
     }
+
+
+def identity_then(identity: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """The identity of a checkpoint, with settings that there were not yet when it was written at their defaults.
+
+    Args:
+        identity: as the checkpoint has it.
+        config: of now; nothing but its store is looked at.
+    """
+    return _filled(identity, _deciding(TrainConfig(store=config.store)))
+
+
+def _deciding(config: TrainConfig) -> dict[str, Any]:
+    """The settings without those that only say how a step's clips are shared out."""
+    plain = to_plain(config)
+    plain["optim"] = {key: value for key, value in plain["optim"].items() if key != "accumulate"}
+    plain.pop("batch_size")
+    return plain
+
+
+def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    filled = {**defaults, **values}
+    for key, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(filled[key], Mapping):
+            filled[key] = _filled(filled[key], default)
+    return filled
 
 
 def checkpoint_header(

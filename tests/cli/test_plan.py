@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from model.training.plan import write_plan
-from model.training.planning import Foretold
-from tests.model.training.test_plan import CPU, PLAN
+from model.planning.plan import write_plan
+from model.planning.planner import Foretold
+from tests.model.planning.test_plan import CPU, PLAN
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import pytest
 
 from model import plan as module
 from model.plan import foretell, plan
-from model.training.plan import read_plan
-from model.training.planning import Foretold
+from model.planning.plan import read_plan
+from model.planning.planner import Foretold
 from pipeline.errors import TrainingError, UsageError
-from tests.model.training.test_plan import CPU, PLAN
+from tests.model.planning.test_plan import CPU, PLAN
 
 
 class FakePlanning:
@@ -34,7 +34,7 @@ class FakePlanning:
 @pytest.fixture(autouse=True)
 def planning(monkeypatch: pytest.MonkeyPatch) -> type[FakePlanning]:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setattr(module, "Planning", FakePlanning)
+    monkeypatch.setattr(module, "Planner", FakePlanning)
     return FakePlanning
 
 

@@ -20,6 +20,7 @@ from model.training.optim import OptimConfig
 from model.training.provenance import (
     checkpoint_header,
     identity_of,
+    identity_then,
     numerics,
     run_facts,
     session_facts,
@@ -82,6 +83,16 @@ def test_what_decides_the_weights_is_part_of_it(changed, named):
     with pytest.raises(UsageError) as caught:
         require_same(Path("run"), before, changed)
     assert named in caught.value.problem and caught.value.problem.count("\n") == 1
+
+
+def test_settings_newer_than_a_checkpoint_had_their_defaults() -> None:
+    now = identity()
+    then = json.loads(json.dumps(now))
+    del then["lora"], then["optim"]["schedule"], then["clip"]["spikes"]
+    require_same(Path("run"), identity_then(then, CONFIG), now)
+    with pytest.raises(UsageError, match="optim.schedule: cosine"):
+        changed = identity(replace(CONFIG, optim=OptimConfig(schedule="constant")))
+        require_same(Path("run"), identity_then(then, CONFIG), changed)
 
 
 def test_a_checkpoint_tells_all_that_using_it_takes(tmp_path):

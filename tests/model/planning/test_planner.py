@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 
 from model.network import NetworkConfig
+from model.planning.device import Device
+from model.planning.planner import Planner
+from model.planning.rehearsal import OutOfMemory, Rehearsal, StretchCost
+from model.planning.stretches import stretches_of
+from model.planning.survey import Survey
 from model.training import planning as module
 from model.training.config import TrainConfig
-from model.training.device import Device
 from model.training.optim import OptimConfig
-from model.training.planning import Planning
-from model.training.rehearsal import OutOfMemory, Rehearsal, StretchCost
-from model.training.stretches import stretches_of
-from model.training.survey import Survey
 from pipeline.clips import ClipConfig
 from pipeline.errors import TrainingError
-from tests.model.training.test_demand import MB, needs
+from tests.model.planning.test_demand import MB, needs
 
 CONFIG = TrainConfig(
     store=Path("store"),
@@ -91,7 +91,7 @@ def test_plans_a_run(
 ) -> None:
     caplog.set_level(logging.INFO, "model")
     machine, seen = FakeMachine(monkeypatch), []
-    plan = Planning(CONFIG, folder=tmp_path, progress=lambda *what: seen.append(what)).run()
+    plan = Planner(CONFIG, folder=tmp_path, progress=lambda *what: seen.append(what)).run()
     tried = [(2, 1), (2, 2), (2, 4), (1, 8)]  # of several batches, two are enough to know
     assert machine.rehearsed == [*((*one, 64, False) for one in tried), (1, 8, 64, True)]
     assert plan.budget_bytes == 7000 * MB  # what is free, less a tenth of all
@@ -129,7 +129,7 @@ def test_keeps_the_clips_of_a_step_that_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeMachine(monkeypatch)
-    plan = Planning(CONFIG, clips=6, folder=tmp_path).run()
+    plan = Planner(CONFIG, clips=6, folder=tmp_path).run()
     assert plan.clips_per_step == 6
     assert {one.batch_size * one.accumulate for one in plan.candidates} == {6}
     assert [one.batch_size for one in plan.candidates] == [1, 2, 3, 6]
@@ -137,7 +137,7 @@ def test_keeps_the_clips_of_a_step_that_are_asked_for(
 
 def test_keeps_to_the_memory_that_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = FakeMachine(monkeypatch)
-    plan = Planning(CONFIG, memory_gb=0.9, folder=tmp_path).run()
+    plan = Planner(CONFIG, memory_gb=0.9, folder=tmp_path).run()
     assert plan.budget_bytes == 900 * MB
     assert plan.measured.peak_bytes <= 900 * MB
     assert (plan.config.batch_size, plan.config.optim.accumulate) == (4, 2)
@@ -147,7 +147,7 @@ def test_keeps_to_the_memory_that_is_given(tmp_path: Path, monkeypatch: pytest.M
 
 def test_cuts_crops_down_only_if_it_must_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeMachine(monkeypatch)
-    plan = Planning(CONFIG, memory_gb=0.23, folder=tmp_path).run()
+    plan = Planner(CONFIG, memory_gb=0.23, folder=tmp_path).run()
     assert plan.config.clip.crop == 48
     assert "cut down to 48, which changes what is learned" in plan.notes[0]
     assert plan.measured.peak_bytes <= plan.budget_bytes
@@ -157,7 +157,7 @@ def test_a_setting_that_fails_its_check_gives_way_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = FakeMachine(monkeypatch, "cuda", fails=((8, 64),))
-    plan = Planning(CONFIG, folder=tmp_path).run()
+    plan = Planner(CONFIG, folder=tmp_path).run()
     assert machine.rehearsed[-2:] == [(1, 8, 64, True), (2, 4, 64, True)]
     assert plan.config.batch_size == 4
     assert plan.budget_bytes == 7500 * MB  # of a GPU, a twentieth is left alone
@@ -167,7 +167,7 @@ def test_a_setting_that_fails_its_check_gives_way_to_the_next(
 
 def test_a_checked_step_takes_all_of_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = FakeMachine(monkeypatch)
-    Planning(CONFIG, memory_gb=0.31, folder=tmp_path).run()
+    Planner(CONFIG, memory_gb=0.31, folder=tmp_path).run()
     assert machine.rehearsed[0] == (2, 1, 64, False) and machine.rehearsed[-1] == (8, 1, 64, True)
     assert machine.configs[-1].optim.accumulate * machine.configs[-1].batch_size == 8
 
@@ -175,12 +175,12 @@ def test_a_checked_step_takes_all_of_its_batches(tmp_path: Path, monkeypatch: py
 def test_says_how_much_is_missing_where_nothing_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeMachine(monkeypatch)
     with pytest.raises(TrainingError, match=r"no crop down to 16 pixels .* 0\.09 GB: .* to need 0\.11 GB"):
-        Planning(CONFIG, memory_gb=0.09, folder=tmp_path).run()
+        Planner(CONFIG, memory_gb=0.09, folder=tmp_path).run()
 
 
 def test_foretells_without_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = FakeMachine(monkeypatch)
-    found = Planning(CONFIG, memory_gb=0.7, folder=tmp_path).foretell()
+    found = Planner(CONFIG, memory_gb=0.7, folder=tmp_path).foretell()
     assert not machine.rehearsed
     assert [(one.batch_size, one.reason) for one in found.candidates] == [
         (1, "should fit"),
@@ -192,4 +192,4 @@ def test_foretells_without_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_budget_above_what_is_free_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeMachine(monkeypatch)
-    assert "above what is free now, 8.0 GB" in Planning(CONFIG, memory_gb=9, folder=tmp_path).run().notes[-1]
+    assert "above what is free now, 8.0 GB" in Planner(CONFIG, memory_gb=9, folder=tmp_path).run().notes[-1]

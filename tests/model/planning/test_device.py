@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from model.training.device import device_of, free_bytes
+from model.planning.device import device_of, free_bytes
 from pipeline.machine import Memory
 
 
 def test_a_cpu_has_what_its_control_group_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     main = Memory(total=64 << 30, available=5 << 30, limit=8 << 30)
-    monkeypatch.setattr("model.training.device.memory", lambda: main)
+    monkeypatch.setattr("model.planning.device.memory", lambda: main)
     device = device_of("cpu")
     assert (device.kind, device.total_bytes) == ("cpu", 8 << 30) and device.name.startswith("CPU, ")
     assert free_bytes(torch.device("cpu")) == 5 << 30

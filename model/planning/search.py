@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from model.cost import STAGES
-from model.training.demand import Demand, Setting
-from model.training.rehearsal import OutOfMemory, Rehearsal
+from model.planning.demand import Demand, Setting
+from model.planning.rehearsal import OutOfMemory, Rehearsal
 
 FASTER = 0.98
 """A larger batch must take less than this much of the time of a smaller one to be preferred."""

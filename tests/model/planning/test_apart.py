@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from model.training.apart import ProcessDiedError, call_apart
+from model.planning.apart import ProcessDiedError, call_apart
 from pipeline.errors import TrainingError
 
 

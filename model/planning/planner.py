@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from model.training.apart import call_apart
-from model.training.config import TrainConfig
-from model.training.demand import Demand, Setting
-from model.training.device import Device
-from model.training.outlook import choose_workers, observed, predict, whole_run
-from model.training.plan import Considered, Outlook, Plan, PlannedStretch, StoreFacts
-from model.training.rehearsal import OutOfMemory, Rehearsal, rehearse
-from model.training.search import Candidate, Search, smaller_crops
-from model.training.stretches import (
+from model.planning.apart import call_apart
+from model.planning.demand import Demand, Setting
+from model.planning.device import Device
+from model.planning.outlook import choose_workers, observed, predict, whole_run
+from model.planning.plan import Considered, Outlook, Plan, PlannedStretch, StoreFacts
+from model.planning.rehearsal import OutOfMemory, Rehearsal, rehearse
+from model.planning.search import Candidate, Search, smaller_crops
+from model.planning.stretches import (
     divisible_by,
     stretches_of,
     taken_in,
@@ -24,7 +23,8 @@ from model.training.stretches import (
     with_clips,
     with_crop_limit,
 )
-from model.training.survey import Survey, survey
+from model.planning.survey import Survey, survey
+from model.training.config import TrainConfig
 from pipeline.errors import TrainingError
 from pipeline.reports import Progress, no_progress
 
@@ -46,7 +46,7 @@ class Foretold:
     candidates: tuple[Considered, ...]
 
 
-class Planning:
+class Planner:
     """Settings for a run, found by trying.
 
     Args:

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from model.planning.plan import Outlook, PlannedRun
+from model.planning.rehearsal import Rehearsal, StretchCost
+from model.planning.stretches import Stretch
 from model.training.config import TrainConfig
-from model.training.plan import Outlook, PlannedRun
-from model.training.rehearsal import Rehearsal, StretchCost
-from model.training.stretches import Stretch
 
 _ENOUGH = 0.7
 """Reading may take this part of the time of computing: it is not always as fast as when nothing else is done."""

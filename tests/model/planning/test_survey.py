@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from model.cost import ClipSize, count_flops
+from model.planning.device import device_of
+from model.planning.survey import survey
 from model.training import survey as module
 from model.training.config import TrainConfig
-from model.training.device import device_of
-from model.training.survey import survey
 from pipeline.config import from_overrides, load_config
 from pipeline.errors import UsageError
 from pipeline.ingest import ingest

@@ -3,9 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from model.training.config import PhaseConfig, TrainConfig
-from model.training.optim import OptimConfig
-from model.training.stretches import (
+from model.planning.stretches import (
     divisible_by,
     in_miniature,
     stretches_of,
@@ -14,6 +12,8 @@ from model.training.stretches import (
     with_clips,
     with_crop_limit,
 )
+from model.training.config import PhaseConfig, TrainConfig
+from model.training.optim import OptimConfig
 from pipeline.clips import ClipConfig
 from pipeline.errors import UsageError
 

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from model.checkpoint import versions
-from model.training import plan as plans
-from model.training.config import TrainConfig
-from model.training.device import Device
-from model.training.plan import (
+from model.planning.device import Device
+from model.planning.plan import (
     Considered,
     Outlook,
     Plan,
@@ -22,6 +20,8 @@ from model.training.plan import (
     settings_of,
     write_plan,
 )
+from model.training import plan as plans
+from model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 
 GB = 10**9

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.planning.apart import ProcessDiedError
+from model.planning.rehearsal import TIMED_STEPS, WARM_STEPS, OutOfMemory, Rehearsal, rehearse
 from model.train import TrainReport
 from model.training import rehearsal
-from model.training.apart import ProcessDiedError
 from model.training.config import TrainConfig
 from model.training.optim import OptimConfig
-from model.training.rehearsal import TIMED_STEPS, WARM_STEPS, OutOfMemory, Rehearsal, rehearse
 from pipeline.errors import StoreError, TrainingError
 
 EVERY = WARM_STEPS + TIMED_STEPS

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from model.planning.outlook import choose_workers, observed, predict, whole_run
+from model.planning.plan import Outlook
+from model.planning.rehearsal import Rehearsal, StretchCost
+from model.planning.stretches import Stretch
 from model.training.config import TrainConfig
-from model.training.outlook import choose_workers, observed, predict, whole_run
-from model.training.plan import Outlook
-from model.training.rehearsal import Rehearsal, StretchCost
-from model.training.stretches import Stretch
 from pipeline.clips import ClipConfig
 
 CLIP = ClipConfig(num_frames=2, crop=64)

@@ -1,8 +1,8 @@
 import pytest
 
 from model.cost import Activations, Piece
-from model.training.demand import Demand, Setting
-from model.training.survey import ClipNeeds
+from model.planning.demand import Demand, Setting
+from model.planning.survey import ClipNeeds
 from pipeline.clips import ClipConfig
 
 MB = 10**6

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from model.planning.apart import ProcessDiedError, call_apart
+from model.planning.stretches import in_miniature
 from model.train import train
-from model.training.apart import ProcessDiedError, call_apart
 from model.training.config import TrainConfig
-from model.training.stretches import in_miniature
 from pipeline.errors import TrainingError
 from pipeline.machine import peak_memory_bytes
 from pipeline.reports import Progress, no_progress

@@ -10,10 +10,10 @@ from pathlib import Path
 from model.checkpoint import versions
 from model.cost import Activations, clip_size, count_flops, measure_activations
 from model.parallel import parallel
+from model.planning.device import Device, device_of, free_bytes
+from model.planning.stretches import stretches_of
 from model.training.config import TrainConfig
-from model.training.device import Device, device_of, free_bytes
 from model.training.dry_run import plan_training
-from model.training.stretches import stretches_of
 from model.training.validation import spread, windows_of
 from pipeline.clips import ClipConfig, ClipSource, batches
 from pipeline.machine import peak_memory_bytes, processors

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from model.cost import choose_stages
-from model.training.survey import ClipNeeds
+from model.planning.survey import ClipNeeds
 from pipeline.errors import ConfigError
 
 _MOMENTS = 2

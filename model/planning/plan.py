@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import versions
+from model.planning.device import Device, device_of
 from model.training.config import TrainConfig
-from model.training.device import Device, device_of
 from pipeline.config import apply_overrides, build, to_plain
 from pipeline.errors import ConfigError
 from pipeline.files import write_atomic

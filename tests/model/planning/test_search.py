@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from model.training.demand import Demand, Setting
-from model.training.rehearsal import OutOfMemory, Rehearsal, StretchCost
-from model.training.search import Search, Verdict, divisors, smaller_crops
-from tests.model.training.test_demand import MB, needs
+from model.planning.demand import Demand, Setting
+from model.planning.rehearsal import OutOfMemory, Rehearsal, StretchCost
+from model.planning.search import Search, Verdict, divisors, smaller_crops
+from tests.model.planning.test_demand import MB, needs
 
 COST = StretchCost(step_s=1.0, data_share=0.0)
 
