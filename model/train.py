@@ -104,6 +104,7 @@ def train(
         folder = RunFolder(run, config.keep_checkpoints, config.keep_every)
         with agreed(place):
             if place.is_main:
+                folder.check(resume=resume)  # before a lock leaves its file there
                 stack.enter_context(folder.lock())
         logs = log_file(run / "log.txt") if place.is_main else errors_only()
         goes_on = resume and folder.is_run

@@ -78,28 +78,36 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: not a folder", "choose another one with -o")
 
-    def find_start(self, *, resume: bool) -> CheckpointInfo | None:
-        """Where to begin: None for step 0, or the checkpoint to go on from.
+    def check(self, *, resume: bool) -> None:
+        """Whether a run can begin here, or one be gone on with; nothing is written, not even a lock.
 
         Raises:
             UsageError: the folder has a run and `resume` is false, or has none and it is true.
-            CheckpointError: every checkpoint is damaged.
         """
         self._refuse_file()
         used = self.path.is_dir() and any(entry.name != LOCK for entry in self.path.iterdir())
         if used and not resume:
             fix = "go on with that run by adding --resume, or choose another folder with -o"
             raise UsageError(f"{self.path}: not empty", fix)
-        if not resume:
-            return None
-        if not used:
+        if resume and not used:
             raise UsageError(
                 f"{self.path}: no run here to resume", "check the folder, or start without --resume"
             )
-        if not self.is_run:
+        if resume and not self.is_run:
             raise UsageError(
                 f"{self.path}: not the folder of a run (no run.json)", "check the folder given with -o"
             )
+
+    def find_start(self, *, resume: bool) -> CheckpointInfo | None:
+        """Where to begin: None for step 0, or the checkpoint to go on from.
+
+        Raises:
+            UsageError: as `check`.
+            CheckpointError: every checkpoint is damaged.
+        """
+        self.check(resume=resume)
+        if not resume:
+            return None
         if not (self.path / "run.json").is_file():
             logger.warning("%s: run.json is gone, and with it what it said of earlier sessions", self.path)
         start = self.checkpoints.load_last()

@@ -23,7 +23,7 @@ from tests.model.test_train import NETWORK, config, make_store
 from tests.model.training.test_memory_report import ACTIVATIONS
 
 SEED = 20261127
-SMALL, FULL = 4, 100
+SMALL, FULL = 2, 100
 STEPS, BATCH, MOST_IN_A_ROW = 5, 2, 2
 PLACES = ("input", "loss", "gradient", "memory")
 VALUES = (math.nan, math.inf, -math.inf)

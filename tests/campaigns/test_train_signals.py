@@ -22,7 +22,7 @@ from model.checkpoint_file import load_tensors
 from tests.campaigns.server import REPOSITORY, Child, Ended, Server
 
 SEED = 20261126
-SMALL, FULL = 3, 200
+SMALL, FULL = 2, 200
 DOUBLE = 0.25
 """Share of the trials in which Ctrl-C follows."""
 STEPS, MOST_STEPS_MORE, MOST_SECONDS = 4, 2, 10.0

@@ -58,7 +58,7 @@ def test_tells_what_a_checkpoint_is(trained: Path, spk) -> None:
 
 @pytest.mark.parametrize("name", ["log.txt", "samples/step_000004.png", "metrics.jsonl"])
 def test_other_files_are_refused(name: str, trained: Path, spk) -> None:
-    spk("inspect", trained / name).assert_fails(2, name, "none of a .dat, .npy, .npz, a checkpoint")
+    spk("inspect", trained / name).assert_fails(2, name, "none of a .dat, .npy or .npz, a checkpoint")
 
 
 def test_a_log_shows_its_dialect_and_how_good_its_times_are(tmp_path: Path, spk) -> None:

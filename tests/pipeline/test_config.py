@@ -221,8 +221,8 @@ def test_every_config_comes_back_from_its_yaml(value, tmp_path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_preset_loads_once_it_has_a_store(path):
-    found = load_config(TrainConfig, path, ["store=x"])
+def test_every_preset_loads_once_it_has_a_store_and_weights(path):
+    found = load_config(TrainConfig, path, ["store=x", "init=w"])
     assert dataclasses.replace(found, store=Path("y")) != found
 
 

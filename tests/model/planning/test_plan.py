@@ -20,7 +20,7 @@ from model.planning.plan import (
     settings_of,
     write_plan,
 )
-from model.training import plan as plans
+from model.planning import plan as plans
 from model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 

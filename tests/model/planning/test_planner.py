@@ -10,7 +10,7 @@ from model.planning.planner import Planner
 from model.planning.rehearsal import OutOfMemory, Rehearsal, StretchCost
 from model.planning.stretches import stretches_of
 from model.planning.survey import Survey
-from model.training import planning as module
+from model.planning import planner as module
 from model.training.config import TrainConfig
 from model.training.optim import OptimConfig
 from pipeline.clips import ClipConfig

@@ -90,7 +90,7 @@ def test_settings_newer_than_a_checkpoint_had_their_defaults() -> None:
     then = json.loads(json.dumps(now))
     del then["lora"], then["optim"]["schedule"], then["clip"]["spikes"]
     require_same(Path("run"), identity_then(then, CONFIG), now)
-    with pytest.raises(UsageError, match="optim.schedule: cosine"):
+    with pytest.raises(UsageError, match=r"optim\.schedule: cosine"):
         changed = identity(replace(CONFIG, optim=OptimConfig(schedule="constant")))
         require_same(Path("run"), identity_then(then, CONFIG), changed)
 
