@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from model.checkpoint import versions
+from model.planning import plan as plans
 from model.planning.device import Device
 from model.planning.plan import (
     Considered,
@@ -20,7 +21,6 @@ from model.planning.plan import (
     settings_of,
     write_plan,
 )
-from model.planning import plan as plans
 from model.training.config import TrainConfig
 from pipeline.errors import ConfigError
 

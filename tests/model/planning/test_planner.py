@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from model.network import NetworkConfig
+from model.planning import planner as module
 from model.planning.device import Device
 from model.planning.planner import Planner
 from model.planning.rehearsal import OutOfMemory, Rehearsal, StretchCost
 from model.planning.stretches import stretches_of
 from model.planning.survey import Survey
-from model.planning import planner as module
 from model.training.config import TrainConfig
 from model.training.optim import OptimConfig
 from pipeline.clips import ClipConfig

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.planning import rehearsal
 from model.planning.apart import ProcessDiedError
 from model.planning.rehearsal import TIMED_STEPS, WARM_STEPS, OutOfMemory, Rehearsal, rehearse
 from model.train import TrainReport
-from model.planning import rehearsal
 from model.training.config import TrainConfig
 from model.training.optim import OptimConfig
 from pipeline.errors import StoreError, TrainingError

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from model.cost import ClipSize, count_flops
+from model.planning import survey as module
 from model.planning.device import device_of
 from model.planning.survey import survey
-from model.planning import survey as module
 from model.training.config import TrainConfig
 from pipeline.config import from_overrides, load_config
 from pipeline.errors import UsageError
