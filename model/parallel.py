@@ -125,7 +125,7 @@ class Parallel:
     def accumulating(self, forward: Callable[..., Tensor]) -> contextlib.AbstractContextManager[object]:
         """The context of backward passes whose gradients are not yet averaged over the processes."""
         if self.shards:
-            from model.sharding import unsynchronised  # most of a second to import, which only this needs
+            from model.sharding import unsynchronised  # seconds to import, which evaluation can do without
 
             return unsynchronised(forward)
         return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()

@@ -18,8 +18,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from model.parallel import Parallel
-
 
 def shard(network: nn.Module, device: torch.device) -> None:
     """Keep of every parameter only the rows of this process, in place; nothing is communicated.
@@ -68,12 +66,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_on_main(tensors: Mapping[str, Tensor], place: Parallel) -> dict[str, Tensor]:
-    """Gather sharded tensors one by one, on the CPU of the main process; {} in others. Every process must call this."""
+def whole_on_main(tensors: Mapping[str, Tensor], *, is_main: bool) -> dict[str, Tensor]:
+    """Gather sharded tensors one by one, on the CPU of the main process; {} in others. Every process must call this.
+
+    Args:
+        is_main: whether this is the main process.
+    """
     gathered = {}
     for name, tensor in tensors.items():
         full = whole(tensor)  # on the device no longer than it takes to copy it
-        if place.is_main:
+        if is_main:
             gathered[name] = full.cpu()
     return gathered
 

@@ -194,7 +194,7 @@ class Learner:
             steps.append(float(moments.get("step", 0.0)))
             state |= {f"optimizer.{key}.{name}": moments[key] for key in _MOMENTS if key in moments}
         if self.place.shards:
-            state = whole_on_main(state, self.place)
+            state = whole_on_main(state, is_main=self.place.is_main)
         return state | {"optimizer.steps": torch.tensor(steps)}
 
     def plain(self) -> dict[str, Any]:
