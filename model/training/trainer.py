@@ -264,6 +264,7 @@ class Trainer:
         validating = self.validate is not None and due(step, self.schedule.validate_every)
         showing = due(step, self.schedule.sample_every)
         if not (validating or showing):
+            self._look_due = False
             return False
         before, self._look_due = self.best, True  # until it is done
         is_best, shortage = attempt(

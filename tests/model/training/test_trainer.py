@@ -325,6 +325,16 @@ def test_ends_after_a_run_of_left_out_steps_and_hands_over_the_batches() -> None
     assert run.saved[-1] == (4, pytest.approx(float("nan"), nan_ok=True), None, False, 3, 3, True)
 
 
+def test_a_run_that_failed_at_a_step_with_nothing_to_look_at_goes_on() -> None:
+    failed = Run(FakeLearner(BAD), Schedule(steps=50, validate_every=40, max_skipped=3), [30.0])
+    with pytest.raises(TrainingError, match="up to step 3"):
+        failed.trainer.fit(clips(), StopRequest())
+    resumed = Run(FakeLearner(), Schedule(steps=5, validate_every=4), [30.0, 31.0])
+    resumed.trainer.take_up(failed.saved[-1])
+    assert resumed.trainer.fit(clips(), StopRequest(), start=3) == (5, 0.5, False)
+    assert [step for step, _, _ in resumed.heard.validations] == [4, 5]
+
+
 def test_overflow_of_half_precision_is_no_failure() -> None:
     run = Run(FakeLearner(*[OVERFLOW] * 5, GOOD), Schedule(steps=8, max_skipped=3))
     assert run.trainer.fit(clips(), StopRequest()).step == 8
