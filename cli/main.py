@@ -43,13 +43,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (demo.demo, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
+for command in (demo.demo, doctor.doctor, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
     app.command()(command)
-for command in (train.train, evaluate.evaluate, inspect.inspect, preview.preview):
+for command in (plan.plan, train.train, evaluate.evaluate, inspect.inspect, preview.preview):
     app.command()(command)
 for command in (finalise.finalise, verify.verify, repair.repair):
-    app.command()(command)
-for command in (plan.plan, doctor.doctor):
     app.command()(command)
 
 
