@@ -17,10 +17,14 @@ HANDLED = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def not_ignored() -> Iterator[None]:
-    """As in the foreground, wherever the tests run."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """As in the foreground, wherever the tests run: behind nohup or in the background some signals are ignored."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", HANDLED)
