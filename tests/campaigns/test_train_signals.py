@@ -136,24 +136,28 @@ def training(
 
 
 def disturb(
-    training: Training, count: int, folder: Path, off: Sequence[str] = (), earliest: float = 0.0
+    training: Training, count: int, folder: Path, off: Sequence[str] = (), *, begun: bool = False
 ) -> Tally:
     """Send signals to `count` runs, and take each of them to its end.
 
     Args:
-        earliest: the first instant, as a share of the time of a run.
+        begun: whether to wait for the first step of a run, and send the signal then.
     """
     tally, rng = Tally(), np.random.default_rng(SEED)
     for number in range(count):
         run = folder / f"run {number}"
         one = SIGNALS[number % len(SIGNALS)]
-        group, after = bool(rng.integers(2)), rng.uniform(earliest, 1) * training.seconds
+        group, after = bool(rng.integers(2)), float(rng.random()) * training.seconds
         again = float(rng.random()) * 0.3 if rng.random() < DOUBLE else None
         what = (
             f"{number}: {one.name} to the {'group' if group else 'process'} after {after:.3f} s, then {again}"
         )
         child = training.start(run, off)
-        time.sleep(after)
+        if begun:
+            while not steps_of(run) and child.is_running():
+                time.sleep(0.002)
+        else:
+            time.sleep(after)
         child.send(one, group=group)
         sent, done = time.monotonic(), steps_of(run)
         if again is not None:
@@ -270,6 +274,6 @@ def run_two(
 
 def test_runs_that_do_not_listen_are_found(training, tmp_path, campaign):
     """Teeth: where signals do what they do by default, the same campaign finds runs without their checkpoint."""
-    tally = disturb(training, 1, tmp_path, off=("signals",), earliest=0.5)
+    tally = disturb(training, 1, tmp_path, off=("signals",), begun=True)
     campaign("signals while training, not listening", **tally.figures, seed=SEED)
     assert tally.late > 0
