@@ -4,28 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from model.training.events import StepMetrics
 from model.training.runlog import (
     duration,
     errors_only,
     log_file,
     log_line,
 )
+from tests.model.training import test_metrics_file as metrics_file
 
-METRICS = StepMetrics(
-    step=1200,
-    steps=300_000,
-    loss=0.01234,
-    charbonnier=0.01,
-    perceptual=0.02,
-    lr=2e-4,
-    grad_norm=0.512,
-    skipped=0,
-    steps_per_s=3.4,
-    data_share=0.04,
-    memory_bytes=int(17.8 * 2**30),
-    eta_s=90_061.0,
-)
+METRICS = replace(metrics_file.METRICS, memory_bytes=int(17.8 * 2**30))
 
 
 def test_a_step_in_one_line() -> None:
