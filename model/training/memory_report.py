@@ -161,7 +161,9 @@ class MemoryReport:
         found = list(self._with_all_clips(self._activations))
         if self.config.parallel.precision == "fp32" and (half := self._measure(precision="bf16")):
             found += self._with_all_clips(half, "parallel.precision=bf16 ", "other rounding")
-        return found or list(self._with_smaller_clips(self._activations))
+        if found or self.config.phases:
+            return found
+        return list(self._with_smaller_clips(self._activations))
 
     def advice(self) -> str:
         """What to do, a line for each remedy."""
@@ -176,7 +178,10 @@ class MemoryReport:
         self, activations: Activations, setting: str = "", effect: str = ""
     ) -> Iterator[Remedy]:
         """The largest batches that fit, with stages recomputed and without more of them than now."""
-        sizes = [n for n in range(self.config.batch_size, 0, -1) if self.config.batch_size % n == 0]
+        batch = self.config.batch_size
+        # Where phases have sizes of their own, the batch stays: one setting does not divide them all.
+        least = batch if self.config.phases else 1
+        sizes = [size for size in range(batch, least - 1, -1) if batch % size == 0]
         fitting = ((size, self._stages_for(activations, size)) for size in sizes)
         for size, stages in fitting:
             if stages is not None:

@@ -13,9 +13,9 @@ from model.losses import CombinedLoss, LossConfig
 from model.network import NetworkConfig, build_network
 from model.parallel import Parallel, ParallelConfig
 from model.training import memory_report
-from model.training.config import TrainConfig
+from model.training.config import PhaseConfig, TrainConfig
 from model.training.learner import Learner
-from model.training.memory import DeviceUse
+from model.training.memory import ADVICE, DeviceUse
 from model.training.memory_report import MemoryReport
 from pipeline.clips import ClipConfig
 from pipeline.config import build, to_plain
@@ -156,6 +156,13 @@ def test_smaller_clips_only_where_nothing_else_fits(make: Make) -> None:
     (remedy,) = report.remedies()
     assert not remedy.resumes and remedy.settings.startswith("clip.crop=")
     assert "begin a new run" in report.advice()
+
+
+def test_with_phases_the_sizes_of_batches_and_clips_stay(make: Make) -> None:
+    phases = (PhaseConfig(start=0, batch_size=2), PhaseConfig(start=9, crop=16, batch_size=4))
+    remedies = make(0.5, phases=phases).remedies()
+    assert remedies and all(remedy.settings.startswith("network.memory_gb=") for remedy in remedies)
+    assert make(0.001, phases=phases).advice() == ADVICE
 
 
 def test_where_not_even_the_weights_fit_the_settings_are_named(make: Make) -> None:
