@@ -11,14 +11,14 @@ from typing import Any, Literal
 import torch
 
 from model.checkpoint import versions
-from model.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_sequence
+from model.evaluation.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_sequence
+from model.evaluation.pictures import Album, middle_frames, panels
+from model.evaluation.results import Results
+from model.evaluation.scores import FrameScore
 from model.metrics import PROTOCOL
 from model.parallel import Parallel, ParallelConfig, parallel
-from model.pictures import Album, middle_frames, panels
 from model.report.document import report_page
 from model.restorer import Restorer, load_restorer
-from model.results import Results
-from model.scores import FrameScore
 from model.tiling import Tiling
 from pipeline.config import to_plain
 from pipeline.errors import SpkError, UsageError

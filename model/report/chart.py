@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from model.judge import RESTORED
+from model.evaluation.judge import RESTORED
+from model.evaluation.results import Results
+from model.evaluation.scores import mean
 from model.report.marks import colour_of, title
-from model.results import Results
-from model.scores import mean
 
 MAX_POINTS = 1200
 """Of the plot along its axis; longer tests are averaged over neighbouring frames."""

@@ -6,15 +6,15 @@ from html import escape
 from string import Template
 from typing import Any
 
-from model.judge import BLURRY, RESTORED
+from model.evaluation.judge import BLURRY, RESTORED
+from model.evaluation.pictures import Album
+from model.evaluation.results import Results
 from model.metrics import PROTOCOL, PROTOCOL_TEXT
-from model.pictures import Album
 from model.report.chart import chart, plot_of
 from model.report.marks import decibels, gain_over, signed, title
 from model.report.page import PAGE, SCRIPT, STYLE
 from model.report.tables import sequence_table, summary_table
 from model.report.viewer import viewer
-from model.results import Results
 from pipeline.yaml_files import dump_yaml
 
 

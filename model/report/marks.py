@@ -2,8 +2,8 @@
 
 import math
 
-from model.judge import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES
-from model.results import Results
+from model.evaluation.judge import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES
+from model.evaluation.results import Results
 
 COLOURS = 6
 TITLES = {

@@ -3,10 +3,10 @@
 import math
 from html import escape
 
-from model.judge import BLURRY, RESTORED
+from model.evaluation.judge import BLURRY, RESTORED
+from model.evaluation.results import Results
+from model.evaluation.scores import MeanScore
 from model.report.marks import EXPLAINED, colour_of, decibels, gain_over, signed, swatch, title
-from model.results import Results
-from model.scores import MeanScore
 
 
 def summary_table(results: Results) -> str:

@@ -3,10 +3,10 @@
 from html import escape
 from string import Template
 
-from model.judge import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES, JudgedFrame
-from model.pictures import Album, data_uri
+from model.evaluation.judge import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES, JudgedFrame
+from model.evaluation.pictures import Album, data_uri
+from model.evaluation.results import Results
 from model.report.marks import decibels, gain_over, signed, title
-from model.results import Results
 
 MAX_PICTURE_BYTES = 14_000_000
 """Of all embedded pictures together; frames that do not fit are left out, and the page says so."""

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from model.evaluation.pictures import SMALLEST_PANEL
 from model.metrics import psnr, to_rgb8
-from model.pictures import SMALLEST_PANEL
 from model.training.events import Listener
 from model.training.validation import Validator, spread
 from pipeline.clips import ClipSource, Sample

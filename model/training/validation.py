@@ -30,8 +30,8 @@ class Validator:
     """Mean PSNR (protocol rgb8-all) over the sharp frames of some sequences; the processes share the work.
 
     This number chooses the best checkpoint, so it must not fall when a frame gets better: a frame identical to the
-    sharp one counts 100 dB. Left out of the mean, as `model.scores` has it for the results of an evaluation, the last
-    step to perfection would lower it; and an infinite mean could not be compared, plotted or written as JSON.
+    sharp one counts 100 dB. Left out of the mean, as `model.evaluation.scores` has it for the results of an evaluation,
+    the last step to perfection would lower it; and an infinite mean could not be compared, plotted or written as JSON.
 
     Args:
         sequences: with blurry and sharp frames; others are left out.

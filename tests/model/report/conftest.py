@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from model.judge import JudgedFrame
-from model.pictures import Album
-from model.results import Results
-from model.scores import FrameScore
+from model.evaluation.judge import JudgedFrame
+from model.evaluation.pictures import Album
+from model.evaluation.results import Results
+from model.evaluation.scores import FrameScore
 
 HOSTILE = "<script>alert('x')</script>&\"$title"
 METHODS = ("restored", HOSTILE, "spike_only", "blurry")

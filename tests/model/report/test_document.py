@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from model.pictures import Album
+from model.evaluation.pictures import Album
 from model.report import viewer as report_viewer
 from model.report.document import report_page
 

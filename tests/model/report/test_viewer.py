@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.pictures import Album
+from model.evaluation.pictures import Album
 from model.report import viewer as report_viewer
 from model.report.viewer import viewer
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from model.pictures import SMALLEST_PANEL
+from model.evaluation.pictures import SMALLEST_PANEL
 from model.training.samples import Example, SamplePictures, examples
 from pipeline.clips import Sample
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from model.judge import RESTORED
+from model.evaluation.judge import RESTORED
+from model.evaluation.scores import FrameScore, MeanScore, finite_or_none, mean_score
 from model.metrics import PROTOCOL, PROTOCOL_TEXT
-from model.scores import FrameScore, MeanScore, finite_or_none, mean_score
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from model.judge import JudgedFrame
-from model.pictures import Album, data_uri, middle_frames, panels
-from model.scores import FrameScore
+from model.evaluation.judge import JudgedFrame
+from model.evaluation.pictures import Album, data_uri, middle_frames, panels
+from model.evaluation.scores import FrameScore
 
 
 def frame(sequence: str, index: int, psnr: float | None) -> JudgedFrame:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.baselines import spike_only, time_window
+from model.evaluation.baselines import spike_only, time_window
 from model.metrics import psnr
 from pipeline.simulation.camera import SpikeCamera
 from pipeline.simulation.rig import RigConfig, film

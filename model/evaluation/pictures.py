@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.judge import BLURRY, RESTORED, SHARP, SPIKES, JudgedFrame
+from model.evaluation.judge import BLURRY, RESTORED, SHARP, SPIKES, JudgedFrame
 from pipeline.previews.preview import contact_sheet, enlarge
 
 SMALLEST_PANEL = 256

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from model.scores import FrameScore, mean_psnr, mean_score
+from model.evaluation.scores import FrameScore, mean_psnr, mean_score
 
 
 def score(sequence: str, psnr: float, ssim: float = 0.5, method: str = "restored") -> FrameScore:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.baselines import spike_only
+from model.evaluation.baselines import spike_only
+from model.evaluation.scores import FrameScore
 from model.metrics import psnr, ssim, to_rgb8
 from model.restorer import Restorer
-from model.scores import FrameScore
 from model.tiling import Tiling, restore_tiled
 from pipeline.errors import CheckpointError
 from pipeline.previews.preview import enlarge, voxel_preview

@@ -5,8 +5,8 @@ import io
 import json
 import math
 
-from model.results import Results
-from model.scores import FrameScore
+from model.evaluation.results import Results
+from model.evaluation.scores import FrameScore
 
 
 def results() -> Results:

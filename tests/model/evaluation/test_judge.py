@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.judge import Entrant, judge_sequence
+from model.evaluation.judge import Entrant, judge_sequence
 from model.metrics import psnr, ssim
 from model.tiling import Tiling
 
