@@ -19,7 +19,12 @@ from PIL import Image
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = (
     *("--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--disable-gpu", "--hide-scrollbars"),
-    *("--no-first-run", "--disable-extensions", "--disable-background-networking", "--force-color-profile=srgb"),
+    *(
+        "--no-first-run",
+        "--disable-extensions",
+        "--disable-background-networking",
+        "--force-color-profile=srgb",
+    ),
 )
 
 
@@ -49,7 +54,8 @@ class Browser:
         for end in (to_browser[0], from_browser[1], *theirs):
             os.close(end)
         self.complaints: list[str] = []
-        self._write, self._read = os.fdopen(to_browser[1], "wb", 0), os.fdopen(from_browser[0], "rb")
+        self._write, self._read = os.fdopen(to_browser[1], "wb", 0), os.fdopen(from_browser[0], "rb", 0)
+        self._received = bytearray()
         self._number, self._events, self._session = 0, [], None
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
@@ -72,11 +78,13 @@ class Browser:
             self._notice(answer)
 
     def _next(self) -> dict[str, Any]:
-        parts = bytearray()
-        while (byte := self._read.read(1)) != b"\0":
-            assert byte, "the browser ended"
-            parts += byte
-        return json.loads(parts)
+        while (end := self._received.find(b"\0")) < 0:
+            more = self._read.read(1 << 20)
+            assert more, "the browser ended"
+            self._received += more
+        message = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return json.loads(message)
 
     def _notice(self, event: dict[str, Any]) -> None:
         self._events.append(event.get("method"))
@@ -88,11 +96,17 @@ class Browser:
         elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.complaints.append(params["entry"]["text"])
 
-    def open(self, page: Path, width: int = 1280, height: int = 900, *, dark: bool = False, touch: bool = False) -> float:
+    def open(
+        self, page: Path, width: int = 1280, height: int = 900, *, dark: bool = False, touch: bool = False
+    ) -> float:
         """Load a file at a size of window, and say how many seconds it took."""
         self.complaints.clear()
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=touch,
         )
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         features = [
@@ -139,7 +153,9 @@ class Browser:
 
     def reveal(self, selector: str) -> None:
         """Scroll an element to the top of the window."""
-        self.evaluate(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{behavior: 'instant'}})")
+        self.evaluate(
+            f"document.querySelector({json.dumps(selector)}).scrollIntoView({{behavior: 'instant'}})"
+        )
         self.settle()
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:

@@ -7,7 +7,11 @@ from typing import Any
 
 
 def repeat_command(
-    checkpoint: str, store: str, settings: Mapping[str, Any], defaults: Mapping[str, Any], compare: Mapping[str, str]
+    checkpoint: str,
+    store: str,
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    compare: Mapping[str, str],
 ) -> str:
     """The `spk evaluate` command line with everything that is not a default, for a POSIX shell.
 
@@ -27,7 +31,9 @@ def repeat_command(
     return shlex.join(words)
 
 
-def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+def _changed(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], within: str = ""
+) -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
         default = defaults.get(name)
         if isinstance(value, Mapping) and isinstance(default, Mapping):

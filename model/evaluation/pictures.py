@@ -15,9 +15,9 @@ from pipeline.previews.preview import contact_sheet, enlarge
 
 SMALLEST_PANEL = 256
 """Pixels across: below it a label does not fit, and nobody sees much."""
-SPREAD_BYTES = 6_000_000
+SPREAD_BYTES = 5_000_000
 """Of pictures that a page can spare for frames that are spread over the sequences, at `_PIXEL_BYTES` a pixel."""
-_PIXEL_BYTES = 1.5
+_PIXEL_BYTES = 2.0
 THUMBNAIL_SIDE = 112
 THUMBNAIL_QUALITY = 72
 MOST_THUMBNAILS = 1200

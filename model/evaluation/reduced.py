@@ -99,7 +99,10 @@ def shrink(image: U8, side: int) -> U8:
     height, width = image.shape[-2:]
     if max(height, width) <= side:
         return image
-    size = (max(1, round(width * side / max(height, width))), max(1, round(height * side / max(height, width))))
+    size = (
+        max(1, round(width * side / max(height, width))),
+        max(1, round(height * side / max(height, width))),
+    )
     planes = [Image.fromarray(plane).resize(size, Image.Resampling.BOX) for plane in image]
     return np.stack([np.asarray(plane) for plane in planes])
 
@@ -123,7 +126,9 @@ def _largest(values: npt.NDArray[np.integer]) -> tuple[int, int]:
     height, width = (min(PATCH, size) for size in values.shape)
     sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.int64)
     values.cumsum(axis=0, dtype=np.int64).cumsum(axis=1, out=sums[1:, 1:])
-    squares = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    squares = (
+        sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    )
     tried = squares[::_STRIDE, ::_STRIDE]
     row, column = np.unravel_index(int(tried.argmax()), tried.shape)
     return int(row) * _STRIDE, int(column) * _STRIDE

@@ -26,15 +26,19 @@ def rows(levels: Sequence[float]) -> tuple[str, str]:
     """Horizontal lines of an SVG of 100 x 100, and their labels in HTML."""
     heights = [(level, 100 - percent(level, levels)) for level in levels]
     lines = "".join(f'<line x1="0" x2="100" y1="{y:.2f}" y2="{y:.2f}"/>' for _, y in heights)
-    return lines, "".join(f'<span class="y" style="top:{y:.2f}%">{_text(level)}</span>' for level, y in heights)
+    return lines, "".join(
+        f'<span class="y" style="top:{y:.2f}%">{written(level)}</span>' for level, y in heights
+    )
 
 
 def columns(levels: Sequence[float]) -> tuple[str, str]:
     """Vertical lines of an SVG of 100 x 100, and their labels in HTML."""
     places = [(level, percent(level, levels)) for level in levels]
     lines = "".join(f'<line x1="{x:.2f}" x2="{x:.2f}" y1="0" y2="100"/>' for _, x in places)
-    return lines, "".join(f'<span class="x" style="left:{x:.2f}%">{_text(level)}</span>' for level, x in places)
+    return lines, "".join(
+        f'<span class="x" style="left:{x:.2f}%">{written(level)}</span>' for level, x in places
+    )
 
 
-def _text(level: float) -> str:
+def written(level: float) -> str:
     return f"{level:g}".replace("-", "−")

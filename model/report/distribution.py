@@ -26,14 +26,15 @@ def histogram(rows: Sequence[FrameRow]) -> str:
     grid, labels = axes.rows(heights)
     ticks = axes.round_levels(edges[0], edges[-1], 6, 0.1)
     below = "".join(
-        f'<span class="x" style="left:{axes.percent(tick, edges):.2f}%">{f"{tick:g}".replace("-", "−")}</span>'
+        f'<span class="x" style="left:{axes.percent(tick, edges):.2f}%">{axes.written(tick)}</span>'
         for tick in ticks
         if edges[0] <= tick <= edges[-1]
     )
     bars = "".join(_bar(*bar, edges, heights) for bar in zip(edges, edges[1:], counts) if bar[2])  # noqa: B905
     middle = sorted(gains)[len(gains) // 2]
+    about = f"Gain over blurry (dB), {counted(len(gains), 'frame')}; median {signed(middle)}"
     return (
-        f'<figure><figcaption>Gain over blurry (dB), {counted(len(gains), "frame")}; median {signed(middle)}</figcaption>'
+        f"<figure><figcaption>{about}</figcaption>"
         f'<div class="plot" role="img" aria-label="histogram of the gain over blurry in dB">'
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{grid}{bars}</svg>{labels}{below}</div></figure>'
     )

@@ -66,7 +66,9 @@ def _parts(results: Results, album: Album, rows: Sequence[FrameRow]) -> dict[str
         "legend": legend(results),
         "chart": chart(plots[ALL], ALL),
         "charts": "".join(
-            f'<div data-of="{key}" hidden>{chart(plot, key)}</div>' for key, plot in plots.items() if key != ALL
+            f'<div data-of="{key}" hidden>{chart(plot, key)}</div>'
+            for key, plot in plots.items()
+            if key != ALL
         ),
         "histogram": histogram(rows),
         "scatter": scatter(rows),

@@ -1,6 +1,7 @@
 """Pictures as `data:` addresses, at the best quality at which those of all frames fit on the page."""
 
 import base64
+import bisect
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -89,12 +90,15 @@ def encode_frames(pictured: Sequence[tuple[ReducedFrame, Reasons]], budget: int)
 
 
 def _level(pictured: Sequence[tuple[ReducedFrame, Reasons]], budget: int) -> Level:
-    sample = pictured[:: max(1, len(pictured) // _SAMPLE)]
-    for level in LEVELS[:-1]:
-        mean = sum(len(json.dumps(encode_frame(*one, level))) for one in sample) / max(1, len(sample))
-        if mean * len(pictured) <= budget:
-            return level
-    return LEVELS[-1]
+    """The best level at which all frames fit, judging by some of them; the lowest if at none."""
+    sample = pictured[:: -(-len(pictured) // _SAMPLE) or 1]
+
+    def fits(level: Level) -> bool:
+        size = sum(len(json.dumps(encode_frame(*one, level))) for one in sample)
+        return size * len(pictured) <= budget * len(sample)
+
+    # A lower level is never larger, so the first that fits is found by halving.
+    return LEVELS[min(bisect.bisect_left(LEVELS, True, key=fits), len(LEVELS) - 1)]
 
 
 def encode_frame(frame: ReducedFrame, reasons: Reasons, level: Level) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def _facts(provenance: Mapping[str, Any]) -> str:
 
 def _configs(provenance: Mapping[str, Any]) -> Iterator[str]:
     configs = [("Evaluation settings", provenance["settings"])]
-    configs += [(f"{title(name)}: training config", n["config"]) for name, n in provenance["networks"].items()]
+    configs += [
+        (f"{title(name)}: training config", n["config"]) for name, n in provenance["networks"].items()
+    ]
     for name, values in configs:
         text = escape(dump_yaml(values))
         yield f'<details><summary>{escape(name)}</summary><pre tabindex="0">{text}</pre></details>'

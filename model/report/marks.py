@@ -61,15 +61,19 @@ class Metric:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
-_METRICS = {"psnr": Metric("PSNR", "dB", 2, 1), "ssim": Metric("SSIM", "", 4, 1), "lpips": Metric("LPIPS", "", 4, -1)}
+_METRICS = {
+    "psnr": Metric("PSNR", "dB", 2, 1),
+    "ssim": Metric("SSIM", "", 4, 1),
+    "lpips": Metric("LPIPS", "", 4, -1),
+}
 
 
 def metric(name: str) -> Metric:
-    """How to write a metric; `psnr_y` as a PSNR that is called so, unknown ones by their name."""
-    family, _, rest = name.partition("_")
-    known = _METRICS.get(family, Metric(family))
-    title = f"{known.title} {rest.replace('_', ' ')}" if rest else known.title
-    return Metric(title, known.unit, known.digits, known.direction)
+    """How to write a metric: `psnr_y` and `reblur_psnr` as a PSNR, unknown ones by their name."""
+    words = name.split("_")
+    known = next((_METRICS[word] for word in words if word in _METRICS), Metric(""))
+    shown = (_METRICS[w].title if w in _METRICS else w.upper() if len(w) == 1 else w for w in words)
+    return Metric(" ".join(shown), known.unit, known.digits, known.direction)
 
 
 PSNR = metric("psnr")
@@ -92,7 +96,7 @@ def group_of(results: Results, method: str) -> str:
         return BASELINES
     if method in results.provenance.get("networks", {}):
         return NETWORKS
-    return THRESHOLDS if method.startswith("threshold") else ABLATIONS
+    return THRESHOLDS if "threshold" in method else ABLATIONS
 
 
 def grouped(results: Results) -> dict[str, list[str]]:

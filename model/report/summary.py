@@ -1,7 +1,7 @@
 """The head of the report: its headline numbers, what to know before reading on, and every protocol's table."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
 from model.evaluation.judge import BLURRY, RESTORED
@@ -10,7 +10,6 @@ from model.evaluation.results import Results
 from model.evaluation.scores import MeanScore
 from model.report.frames import FrameRow
 from model.report.marks import (
-    NETWORKS,
     PSNR,
     UNDER_TEST,
     colour_of,
@@ -22,7 +21,6 @@ from model.report.marks import (
     signed,
     swatch,
     title,
-    toned,
 )
 
 MEANS = (("frames", "over_frames"), ("sequences", "over_sequences"))
@@ -42,13 +40,13 @@ def tiles(results: Results, rows: Sequence[FrameRow]) -> str:
         means = results.means(results.psnr_protocol)
         gain = gain_over(means[RESTORED].psnr, means[BLURRY].psnr)
         won = f"better in {sum(row.won for row in rows):,} of {counted(len(rows), 'frame')}"
-        found.append(
-            (f"{signed(gain)}<small>{PSNR.unit}</small>", f"over the blurry input; {won}")
-        )
+        found.append((f"{signed(gain)}<small>{PSNR.unit}</small>", f"over the blurry input; {won}"))
     found.append(
         (f"{restored.frames:,}<small>frames</small>", f"scored, in {counted(restored.sequences, 'sequence')}")
     )
-    return "".join(f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>' for value, text in found)
+    return "".join(
+        f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>' for value, text in found
+    )
 
 
 def notes(results: Results, dropped: int) -> str:
@@ -57,7 +55,9 @@ def notes(results: Results, dropped: int) -> str:
     doubtful = [name for name, quality in results.quality.items() if quality.doubts]
     if doubtful:
         which = ", ".join(doubtful[:3]) + (f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else "")
-        found.append(f"The data of {counted(len(doubtful), 'sequence')} gives cause for doubt, see Data: {which}.")
+        found.append(
+            f"The data of {counted(len(doubtful), 'sequence')} gives cause for doubt, see Data: {which}."
+        )
     if results.unscored:
         found.append(
             f"{results.unscored} of {results.num_frames} frames have no sharp frame: restored, but not scored."
@@ -97,32 +97,31 @@ def _definition(protocol: Protocol) -> str:
 
 
 def _sentence(protocol: Protocol) -> str:
-    text = protocol.text[:1].upper() + protocol.text[1:]
-    weighs = {
-        "frames": "Its number is the mean over frames, in which every frame weighs alike",
-        "sequences": "Its number is the mean over sequences, in which every sequence weighs alike",
-    }[protocol.averaging]
-    return f"{escape(text.rstrip('.'))}. {weighs}."
+    return escape(f"{protocol.text[:1].upper()}{protocol.text[1:].rstrip('.')}.")
 
 
 def matrix(results: Results) -> str:
     """Every method by every protocol: the numbers that the protocols stand for."""
     columns = [(protocol, name) for protocol in results.protocols for name in protocol.metrics]
+    starts = {(protocol.name, protocol.metrics[0]) for protocol in results.protocols[1:]}
     means = {protocol.name: results.means(protocol) for protocol in results.protocols}
     best = {
-        (protocol.name, name): metric(name).best([mean.values[name] for mean in means[protocol.name].values()])
+        (protocol.name, name): metric(name).best(
+            [mean.values[name] for mean in means[protocol.name].values()]
+        )
         for protocol, name in columns
     }
 
     def cells(method: str) -> Iterator[str]:
         for protocol, name in columns:
             value = means[protocol.name][method].values[name]
-            yield _cell(metric(name).text(value), value == best[protocol.name, name])
+            begins = (protocol.name, name) in starts
+            yield _cell(metric(name).text(value), value == best[protocol.name, name], begins)
 
     head = (
         "<tr><td></td>"
         + "".join(
-            f'<th colspan="{len(protocol.metrics)}" scope="colgroup">{escape(protocol.name)}</th>'
+            f'<th colspan="{len(protocol.metrics)}" class="own" scope="colgroup">{escape(protocol.name)}</th>'
             for protocol in results.protocols
         )
         + "</tr><tr><th scope=col>method</th>"
@@ -151,30 +150,31 @@ def protocol_table(results: Results, protocol: Protocol) -> str:
             yield _cell(metric(name).text(value), value == best[over, name])
         yield f"<td>{mean.frames:,}</td>"
 
-    groups = "".join(
-        f'<th colspan="{len(protocol.metrics)}" scope="colgroup">mean over {of}</th>' for of, _ in MEANS
-    )
+    groups = "".join(_mean_heading(protocol, of) for of, _ in MEANS)
     head = (
         f'<tr><td></td><td class="meter"></td><td></td>{groups}<td></td></tr>'
         '<tr><th scope=col>method</th><td class="meter"></td>'
-        f"<th scope=col>to restored{_of_unit(first)}</th>"
+        f"<th scope=col>difference<br>to restored</th>"
         + "".join(f"<th scope=col>{escape(metric(name).heading)}</th>" for _, name in columns)
         + "<th scope=col>frames</th></tr>"
     )
     return _table(results, head, cells, 4 + len(columns))
 
 
-def _table(results: Results, head: str, cells, width: int) -> str:  # noqa: ANN001
+def _mean_heading(protocol: Protocol, of: str) -> str:
+    own = of == protocol.averaging
+    more = ' class="own" title="the mean that this protocol stands for"' if own else ""
+    return f'<th colspan="{len(protocol.metrics)}" scope="colgroup"{more}>mean over {of}</th>'
+
+
+def _table(results: Results, head: str, cells: Callable[[str], Iterator[str]], width: int) -> str:
     groups = grouped(results)
-    named = len(groups) > 2 or not {UNDER_TEST, NETWORKS} >= set(groups)
     bodies = []
     for group, methods in groups.items():
-        label = f'<tr class="group"><th colspan="{width}" scope="rowgroup">{group}</th></tr>'
+        label = f'<tr class="kind"><th colspan="{width}" scope="rowgroup">{group}</th></tr>'
         rows = "".join(f"<tr>{_method(results, method)}{''.join(cells(method))}</tr>" for method in methods)
-        bodies.append(f"<tbody>{label if named and group != UNDER_TEST else ''}{rows}</tbody>")
-    return (
-        f'<div class="scroll" tabindex="0"><table class="wide"><thead>{head}</thead>{"".join(bodies)}</table></div>'
-    )
+        bodies.append(f"<tbody>{label if group != UNDER_TEST else ''}{rows}</tbody>")
+    return f'<div class="scroll" tabindex="0"><table class="wide"><thead>{head}</thead>{"".join(bodies)}</table></div>'
 
 
 def _method(results: Results, method: str) -> str:
@@ -183,23 +183,19 @@ def _method(results: Results, method: str) -> str:
     return f"<th scope=row>{swatch(results, method)}{escape(title(method))}{small}</th>"
 
 
-def _cell(text: str, best: bool) -> str:
-    return f"<td{' class=best' if best else ''}>{text}</td>"
+def _cell(text: str, best: bool, starts: bool = False) -> str:
+    """A number; it may be the best of its column, or the first of a protocol's."""
+    kinds = " ".join(kind for kind, so in (("best", best), ("starts", starts)) if so)
+    return f'<td class="{kinds}">{text}</td>' if kinds else f"<td>{text}</td>"
 
 
 def _difference(mean: MeanScore, restored: MeanScore, name: str) -> str:
-    """Of a method to the network under test; green where the network is better than it, red where it is worse."""
+    """Of a method to the network under test; red where the method is the better one."""
     how, gain = metric(name), gain_over(mean.values[name], restored.values[name])
     if mean is restored:
         return ""
-    tone = toned(-gain * how.direction if gain else None)
     text = signed(gain, 4 if how.digits is None else how.digits)
-    return f'<span class="{tone}">{text}</span>' if tone else text
-
-
-def _of_unit(name: str) -> str:
-    how = metric(name)
-    return f"<br>{escape(how.heading)}"
+    return f'<span class="loss">{text}</span>' if (gain or 0) * how.direction > 0 else text
 
 
 def _places(values: Mapping[str, float]) -> dict[str, float]:
@@ -211,5 +207,9 @@ def _places(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _meter(results: Results, method: str, place: float | None) -> str:
-    dot = "" if place is None else f'<i style="left:{100 * place:.1f}%;background:{colour_of(results, method)}"></i>'
+    dot = (
+        ""
+        if place is None
+        else f'<i style="left:{100 * place:.1f}%;background:{colour_of(results, method)}"></i>'
+    )
     return f"<div>{dot}</div>"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-from model.evaluation.data_quality import DataQuality
+from model.evaluation.data_quality import DataQuality, LightQuality
 from model.evaluation.judge import BLURRY, RESTORED
 from model.evaluation.results import Results
 from model.report.frames import FrameRow
@@ -20,11 +20,14 @@ def sequence_table(results: Results, rows: Sequence[FrameRow], pictured: Collect
     protocol = results.protocols[0]
     first, second = protocol.metrics[0], protocol.metrics[1:2]
     others = [method for method in main_methods(results) if method != RESTORED]
+    columns = [(RESTORED, name) for name in (first, *second)] + [(method, first) for method in others]
     head = [
         _sortable("sequence", text=True),
         _sortable("frames"),
-        *(_sortable(f"{swatch(results, RESTORED)}{title(RESTORED)}<br>{metric(n).heading}") for n in (first, *second)),
-        *(_sortable(f"{swatch(results, m)}{escape(title(m))}<br>{metric(first).heading}") for m in others),
+        *(
+            _sortable(f"{swatch(results, method)}{escape(title(method))}<br>{escape(metric(name).heading)}")
+            for method, name in columns
+        ),
     ]
     if results.psnr_protocol:
         head += [_sortable("gain over<br>blurry (dB)"), _sortable("worst frame<br>PSNR (dB)")]
@@ -32,10 +35,12 @@ def sequence_table(results: Results, rows: Sequence[FrameRow], pictured: Collect
     body = []
     for name, frames in results.frames.items():
         means = results.sequence_means(name)
-        best = metric(first).best([means[m].values[first] for m in (RESTORED, *others)])
-        cells = [f"<th scope=row>{escape(name)}{_doubt(results.quality.get(name))}</th>", _number(frames, f"{frames:,}")]
-        cells += [_value(means[RESTORED].values[n], n, n == first and means[RESTORED].values[n] == best) for n in (first, *second)]
-        cells += [_value(means[m].values[first], first, means[m].values[first] == best) for m in others]
+        best = metric(first).best([means[method].values[first] for method in (RESTORED, *others)])
+        cells = [f"<th scope=row>{escape(name)}{_doubt(results.quality.get(name))}</th>"]
+        cells.append(_number(frames, f"{frames:,}"))
+        for method, of in columns:
+            value = means[method].values[of]
+            cells.append(_value(value, of, of == first and value == best))
         if results.psnr_protocol:
             by_psnr = results.sequence_means(name, results.psnr_protocol)
             gain = gain_over(by_psnr[RESTORED].psnr, by_psnr[BLURRY].psnr)
@@ -67,8 +72,15 @@ def worst_lists(rows: Sequence[FrameRow], pictured: Collection[Place]) -> str:
     known = [row for row in rows if row.gain is not None]
     least = sorted(known, key=lambda row: (row.gain, row.sequence, row.index))[:LISTED]
     lost = bool(least) and least[0].gain is not None and least[0].gain < 0
-    lists = (("Lowest PSNR", lowest), ("Largest loss against blurry" if lost else "Least gain over blurry", least))
-    return '<div class="columns">' + "".join(_list(name, found, pictured) for name, found in lists if found) + "</div>"
+    lists = (
+        ("Lowest PSNR", lowest),
+        ("Largest loss against blurry" if lost else "Least gain over blurry", least),
+    )
+    return (
+        '<div class="columns">'
+        + "".join(_list(name, found, pictured) for name, found in lists if found)
+        + "</div>"
+    )
 
 
 def _list(name: str, rows: Iterable[FrameRow], pictured: Collection[Place]) -> str:
@@ -94,40 +106,52 @@ def data_table(results: Results) -> str:
     """What the store knows of the quality of each sequence's data, beside its scores."""
     if not results.quality:
         return "<p>Nothing is known of the data.</p>"
-    timed = any(quality.timing for quality in results.quality.values())
-    lit = any(quality.light for quality in results.quality.values())
-    head = [_sortable("sequence", text=True), _sortable(f"Restored<br>{metric(results.protocols[0].metrics[0]).heading}")]
-    head += [_sortable("light fit R²<br>median"), _sortable("R²<br>worst"), _sortable("R²<br>attainable"), _sortable("slope<br>light per spike")] if lit else []
-    head += [_sortable("exposure<br>spike frames", text=True), _sortable("residual<br>µs"), _sortable("offset<br>applied"), _sortable("runs")]
-    head += [_sortable(name, text=True) for name in ("frame rate", "jitter", "clock")] if timed else []
-    head += [_sortable("verdict", text=True)]
-    rows = "".join(_data_row(results, name, quality, timed, lit) for name, quality in results.quality.items())
-    return _table(head, [rows]) + "".join(_data_details(results.quality.items()))
+    qualities = results.quality.values()
+    timed, lit = any(quality.timing for quality in qualities), any(quality.light for quality in qualities)
+    first = metric(results.protocols[0].metrics[0]).heading
+    labels = [f"{title(RESTORED)}<br>{first}"]
+    labels += (
+        ["light fit R²<br>median", "R²<br>worst", "R²<br>attainable", "slope, light<br>per spike"]
+        if lit
+        else []
+    )
+    labels += ["residual<br>µs", "offset<br>applied", "runs"]
+    words = ["exposure<br>spike frames", *(["frame rate", "jitter", "clock"] if timed else [])]
+    head = [_sortable("sequence", text=True), _sortable("verdict", text=True), *map(_sortable, labels)]
+    head += [_sortable(word, text=True) for word in words]
+    rows = [_data_row(results, name, quality, timed, lit) for name, quality in results.quality.items()]
+    return _table(head, rows) + "".join(_data_details(results.quality.items()))
 
 
 def _data_row(results: Results, name: str, quality: DataQuality, timed: bool, lit: bool) -> str:
-    first, light = results.protocols[0].metrics[0], quality.light
-    cells = [f"<th scope=row>{escape(name)}</th>", _value(results.sequence_means(name)[RESTORED].values[first], first)]
-    if lit and light is None:
-        cells += ["<td>–</td>"] * 4
-    elif light is not None:
-        cells += [
-            _number(light.r2_median, f"{light.r2_median:.3f}", "loss" if light.questionable else ""),
-            *(_number(value, f"{value:.3f}") for value in (light.r2_worst, light.attainable)),
-            _number(light.slope, f"{light.slope:.4g}"),
-        ]
-    fewest, most = quality.spike_frames
-    cells += [
-        f"<td>{fewest if fewest == most else f'{fewest} to {most}'}</td>",
+    first, doubts = results.protocols[0].metrics[0], "; ".join(quality.doubts)
+    cells = [
+        f"<th scope=row>{escape(name)}</th>",
+        f'<td class="verdict loss">{escape(doubts)}</td>'
+        if doubts
+        else '<td class="verdict">no objection</td>',
+        _value(results.sequence_means(name)[RESTORED].values[first], first),
+        *(_light_cells(quality.light) if lit else ()),
         _number(quality.residual_ns, f"{quality.residual_ns / 1000:.3g}"),
         _number(quality.offset, f"{quality.offset:+d}" if quality.offset else "0"),
         _number(quality.runs, str(quality.runs)),
     ]
+    fewest, most = quality.spike_frames
+    cells.append(f"<td>{fewest if fewest == most else f'{fewest} to {most}'}</td>")
     if timed:
         cells += [f"<td>{escape(quality.timing.get(key, '–'))}</td>" for key in ("rate", "jitter", "clock")]
-    doubts = "; ".join(quality.doubts)
-    verdict = f'<td class="loss">{escape(doubts)}</td>' if doubts else '<td class="gain">nothing to object</td>'
-    return f"<tr>{''.join(cells)}{verdict}</tr>"
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _light_cells(light: LightQuality | None) -> Iterable[str]:
+    if light is None:
+        return ["<td>–</td>"] * 4
+    return [
+        _number(light.r2_median, f"{light.r2_median:.3f}", "loss" if light.questionable else ""),
+        _number(light.r2_worst, f"{light.r2_worst:.3f}"),
+        _number(light.attainable, f"{light.attainable:.3f}"),
+        _number(light.slope, f"{light.slope:.4g}"),
+    ]
 
 
 def _data_details(qualities: Iterable[tuple[str, DataQuality]]) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 const ERROR = "error:";
 const LEAST_HEIGHT = 220; // of the stage, in screen pixels
+const NARROW = 640; // below it panels may take all of the screen's height
 const LARGEST = 12; // screen pixels that a pixel of a small frame may take when all of it is seen
 
 // Pictures of a frame by key: a method, or ERROR and a method for its error map.
@@ -64,7 +65,7 @@ class Stage {
     if (!this.picture) return;
     const ratio = this.picture.width / this.picture.height, count = this.windows.length, gap = 6;
     const width = this.element.parentElement.clientWidth;
-    const height = Math.max(LEAST_HEIGHT, 0.74 * innerHeight);
+    const height = Math.max(LEAST_HEIGHT, (width < NARROW ? 0.95 : 0.74) * innerHeight);
     let best = 0;
     for (let columns = 1; columns <= count; columns++) {
       const rows = Math.ceil(count / columns);
@@ -100,7 +101,7 @@ class Stage {
     all(".mark", this.element).forEach((mark) => mark.remove());
     for (const panel of this.windows) {
       for (const patch of this.picture.patches) {
-        if (patch.width * scale > 0.7 * this.width) continue;
+        if (Math.max((patch.width * scale) / this.width, (patch.height * scale) / this.height) > 0.9) continue;
         const mark = make("span", { className: "mark" });
         mark.style.left = `${left + patch.left * scale}px`;
         mark.style.top = `${top + patch.top * scale}px`;

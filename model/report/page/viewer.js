@@ -5,7 +5,7 @@ const SIDE_BY_SIDE = 6; // panels at most
 // frames: the data of all frames. pictures: the frames with pictures, in order.
 const startViewer = (frames, pictures) => {
   const titles = Object.fromEntries(frames.methods.map(({ name, title }) => [name, title]));
-  const titleOf = (key) => (key.startsWith(ERROR) ? `Error of ${titles[key.slice(ERROR.length)].toLowerCase()}` : titles[key]);
+  const titleOf = (key) => (key.startsWith(ERROR) ? `Error: ${titles[key.slice(ERROR.length)]}` : titles[key]);
   const sequenceOf = Object.fromEntries(frames.sequences.map((sequence) => [sequence.name, sequence]));
   const view = new View(() => changed());
   const stage = new Stage(byId("stage"), view);
@@ -29,21 +29,29 @@ const startViewer = (frames, pictures) => {
     return score ? `${titleOf(key)}  ${score}` : titleOf(key);
   };
 
+  // A button that puts a picture beside the others, or takes it away.
+  const chip = (key) => {
+    const button = make("button", { className: "plain chip-button", textContent: titles[key.replace(ERROR, "")] });
+    button.dataset.chip = key;
+    press(button, shown.has(key));
+    button.addEventListener("click", () => {
+      if (!shown.delete(key)) shown.add(key);
+      draw();
+    });
+    return button;
+  };
+
   const options = (picture) => {
     const keys = keysOf(picture);
     for (const [side, select] of Object.entries(choose)) {
       select.replaceChildren(...keys.map((key) => new Option(titleOf(key), key)));
       select.value = keys.includes(chosen[side]) ? chosen[side] : keys[0];
     }
-    byId("chips").replaceChildren(...keys.map((key) => {
-      const button = make("button", { className: "plain chip-button", textContent: titleOf(key) });
-      press(button, shown.has(key));
-      button.addEventListener("click", () => {
-        if (!shown.delete(key)) shown.add(key);
-        draw();
-      });
-      return button;
-    }));
+    const focused = document.activeElement?.dataset.chip;
+    for (const [id, errors] of [["chips", false], ["error-chips", true]]) {
+      byId(id).replaceChildren(...keys.filter((key) => key.startsWith(ERROR) === errors).map(chip));
+    }
+    if (focused) all("[data-chip]").find((button) => button.dataset.chip === focused)?.focus();
   };
 
   const panels = (picture) => {
@@ -127,7 +135,8 @@ const startViewer = (frames, pictures) => {
   const numberOf = (sequence, index) => pictures.findIndex((p) => p.sequence === sequence && p.index === index);
   return {
     onShow: (listener) => listeners.push(listener),
-    start: () => show(0),
+    // Begin with a frame of everyday quality.
+    start: () => show(Math.max(0, pictures.findIndex((p) => p.reasons.some((reason) => reason.startsWith("middle"))))),
     step,
     isPictured: (sequence, index) => numberOf(sequence, index) >= 0,
     // Show a frame of a sequence: itself, or the nearest that has pictures. False where the sequence has none.
