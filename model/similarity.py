@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 STRIP, CUDA_STRIP = 32, 128
-"""Rows of the map that are computed at once, and columns in a block: few, so that a strip fits a processor's cache; more
-on a CUDA device, which would wait for kernels to be launched otherwise.
+"""Rows of the map that are computed at once, and columns in a block: few, so that a strip fits a processor's cache;
+more on a CUDA device, which would wait for kernels to be launched otherwise.
 """
 
 
