@@ -1,12 +1,12 @@
 """`spk evaluate`: scores, pictures and a report of a trained network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import DryRun, Json, Output, Quiet, Verbose, counted
+from cli.console import DryRun, Json, Output, Quiet, Verbose, counted, human_time
 from pipeline.errors import UsageError
 from pipeline.storage.places import is_remote
 
@@ -26,7 +26,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split of the store.")] = "test",
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="How scores are made, rgb8-all by default; several are scored in one pass."),
+        typer.Option(
+            help="How scores are made, rgb8-all by default; give several, or all, to score by in one pass."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write; <run>/eval by default.")
@@ -50,9 +52,10 @@ def evaluate(
 
     from model.evaluate import EvaluateConfig
     from model.evaluate import evaluate as run_evaluation
+    from model.evaluation.protocols import expanded
     from pipeline.config import from_overrides
 
-    chosen = [f"protocols={protocol}"] if protocol else []
+    chosen = [f"protocols={list(expanded(protocol))}"] if protocol else []
     config = from_overrides(EvaluateConfig, [f"split={split!r}", *chosen, *overrides])
     store = stores[0] if stores else _store_of(checkpoint)
     folder = out or _default_folder(checkpoint)
@@ -61,15 +64,30 @@ def evaluate(
         return
     with output.progress() as progress:
         report = run_evaluation(checkpoint, store, folder, config, compare=others, progress=progress)
-    score_table(output, f"{config.split} split, protocol {config.protocols[0]}", report.rows)
+    for by in report.results.protocols:
+        score_table(output, f"{config.split} split, protocol {by.name}", report.results.rows(by), by.metrics)
+    seconds, rate = report.timing["seconds"], report.timing["frames_per_second"]
+    output.say(f"took {human_time(seconds)}, {rate:.3g} frames/s")
     output.say(f"report: {report.report}")
     output.result(report.to_json())
 
 
-def score_table(output: Output, title: str, rows: list[dict[str, object]]) -> None:
-    """Print the PSNR and SSIM of each method."""
-    cells = [(str(row["name"]), _number(row["psnr"], 2), _number(row["ssim"], 4)) for row in rows]
-    output.table(title, ("method", "PSNR dB", "SSIM"), cells)
+def score_table(
+    output: Output, title: str, rows: list[dict[str, object]], metrics: Sequence[str] = ("psnr", "ssim")
+) -> None:
+    """Print what each method scores."""
+    in_decibels = {metric: metric.startswith("psnr") for metric in metrics}
+    columns = [
+        f"{metric.upper()} dB" if decibels else metric.upper() for metric, decibels in in_decibels.items()
+    ]
+    cells = [
+        (
+            str(row["name"]),
+            *(_number(row[metric], 2 if decibels else 4) for metric, decibels in in_decibels.items()),
+        )
+        for row in rows
+    ]
+    output.table(title, ("method", *columns), cells)
 
 
 def _number(value: object, decimals: int) -> str:
