@@ -60,8 +60,8 @@ def notes(results: Results, dropped: int) -> str:
         )
     if results.unscored:
         found.append(
-            f"{results.unscored} of {results.num_frames} frames are restored, but not scored: they have no sharp"
-            f" frame, or {results.protocols[0].name} leaves them out."
+            f"{results.unscored} of {results.num_frames} frames have no sharp frame, or are left out by"
+            f" {results.protocols[0].name}: restored, but not scored."
         )
     identical = {title(name): mean.identical for name, mean in results.means().items() if mean.identical}
     if identical:
@@ -119,16 +119,16 @@ def matrix(results: Results) -> str:
             begins = (protocol.name, name) in starts
             yield _cell(metric(name).text(value), value == best[protocol.name, name], begins)
 
-    head = (
-        "<tr><td></td>"
-        + "".join(
-            f'<th colspan="{len(protocol.metrics)}" class="own" scope="colgroup">{escape(protocol.name)}</th>'
-            for protocol in results.protocols
-        )
-        + "</tr><tr><th scope=col>method</th>"
-        + "".join(f"<th scope=col>{escape(metric(name).heading)}</th>" for _, name in columns)
-        + "</tr>"
+    names = "".join(
+        f'<th colspan="{len(protocol.metrics)}" class="protocol-name{"" if i == 0 else " starts"}" scope="colgroup">'
+        f"{escape(protocol.name)}</th>"
+        for i, protocol in enumerate(results.protocols)
     )
+    labels = "".join(
+        f"<th scope=col{' class=starts' if (protocol.name, name) in starts else ''}>{escape(metric(name).heading)}</th>"
+        for protocol, name in columns
+    )
+    head = f"<tr><td></td>{names}</tr><tr><th scope=col>method</th>{labels}</tr>"
     return _table(results, head, cells, 1 + len(columns))
 
 
