@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from model.checkpoint import versions
+from model.evaluation.command import repeat_command
+from model.evaluation.data_quality import data_quality
 from model.evaluation.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_sequence
 from model.evaluation.perceptual import LPIPS, load_protocols
-from model.evaluation.pictures import Album, middle_frames, panels
+from model.evaluation.pictures import Album, panels
 from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
 from model.evaluation.results import Results
 from model.evaluation.scores import FrameScore, mean_score
@@ -46,7 +48,7 @@ class EvaluateConfig:
         overlap: RGB pixels that neighbouring tiles share.
         num_frames: frames of a clip; None takes as many as in training.
         overlap_frames: frames that neighbouring clips share; None takes 2, or half of a shorter clip.
-        pictures: most middle frames, and most worst frames, that are shown.
+        pictures: most frames of a kind that the report shows: middle frames, those with the lowest PSNR, ...
         parallel: device and precision.
     """
 
@@ -58,7 +60,7 @@ class EvaluateConfig:
     overlap: int = 32
     num_frames: int | None = None
     overlap_frames: int | None = None
-    pictures: int = 8
+    pictures: int = 10
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
@@ -165,9 +167,7 @@ def evaluate(
             for name, path in paths.items()
         }
         voxels = _voxels(opened, entrants[RESTORED], config)
-        album = Album(
-            config.pictures, middle_frames([(s.name, s.num_frames) for s in sequences], config.pictures)
-        )
+        album = Album([(s.name, s.num_frames) for s in sequences], config.pictures)
         timing = Timing()
         scores = _judge(sequences, entrants, voxels, opened.scale, place, album, protocols, timing, progress)
         timed = timing.to_json() | {"peak_memory_bytes": place.peak_memory_bytes()}
@@ -178,6 +178,7 @@ def evaluate(
         frames={sequence.name: sequence.num_frames for sequence in sequences},
         scores=tuple(scores),
         provenance=_provenance(entrants, opened, config, place),
+        quality={sequence.name: data_quality(sequence) for sequence in sequences},
     )
     for protocol in protocols:
         if results.scores and not results.scores_by(protocol):
@@ -301,6 +302,13 @@ def _provenance(
         "networks": networks,
         "settings": to_plain(config),
         "versions": versions() | {"device": _device_name(place.device)},
+        "command": repeat_command(
+            networks[RESTORED]["checkpoint"],
+            store.place,
+            to_plain(config),
+            to_plain(EvaluateConfig()),
+            {name: network["checkpoint"] for name, network in networks.items() if name != RESTORED},
+        ),
     }
 
 
@@ -309,7 +317,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _write(out: Path, results: Results, album: Album, timing: Mapping[str, float]) -> Path:
-    for frame in album.middle:
+    for frame in album.samples:
         write_png(out / "samples" / f"{frame.sequence}_{frame.frame}.png", panels(frame))
     for protocol in results.protocols:
         folder = out / protocol.name

@@ -52,9 +52,9 @@ class JudgedFrame:
 
     @property
     def psnrs(self) -> dict[str, float]:
-        """By method, by the first protocol; empty without a sharp frame."""
-        first = [score for score in self.scores if score.protocol == self.scores[0].protocol]
-        return {score.method: score.psnr for score in first}
+        """By method, by the first protocol that gives one; empty without a sharp frame."""
+        scores = [score for score in self.scores if "psnr" in score.values]
+        return {score.method: score.psnr for score in scores if score.protocol == scores[0].protocol}
 
     @property
     def psnr(self) -> float | None:
