@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +34,19 @@ def evaluate(
     compare: Annotated[
         list[str] | None, typer.Option(help="NAME=CHECKPOINT: score another network beside it.")
     ] = None,
+    ablate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHANGE",
+            help="Restore with other spikes as well: spikes=zero, spikes=shuffle, spikes=shift:±8, spikes=rate:1/2.",
+        ),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,4", help="Restore the spikes of cameras with so many times the threshold as well."
+        ),
+    ] = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -53,6 +66,8 @@ def evaluate(
     from pipeline.config import from_overrides
 
     chosen = [f"protocols={protocol}"] if protocol else []
+    chosen += [f"ablate={ablate}"] if ablate else []
+    chosen += [f"thresholds=[{thresholds}]"] if thresholds else []
     config = from_overrides(EvaluateConfig, [f"split={split!r}", *chosen, *overrides])
     store = stores[0] if stores else _store_of(checkpoint)
     folder = out or _default_folder(checkpoint)
@@ -62,18 +77,44 @@ def evaluate(
     with output.progress() as progress:
         report = run_evaluation(checkpoint, store, folder, config, compare=others, progress=progress)
     score_table(output, f"{config.split} split, protocol {config.protocols[0]}", report.rows)
+    found = report.to_json()
+    if "spikes" in found:
+        _say_worth(output, found["spikes"])
     output.say(f"report: {report.report}")
-    output.result(report.to_json())
+    output.result(found)
+
+
+def _say_worth(output: Output, worth: Mapping[str, Any]) -> None:
+    """Print how other spikes change the scores."""
+    rows = [{"name": name, **values} for name, values in worth["differences"].items()]
+    frames = {row["name"]: row.pop("frames") for row in rows}
+    metrics = [key for key in rows[0] if key != "name"]
+    cells = [
+        (row["name"], str(frames[row["name"]]), *(_number(row[m], _decimals(m), "+") for m in metrics))
+        for row in rows
+    ]
+    output.table("other spikes, difference to restored", ("spikes", "frames", *map(_title, metrics)), cells)
+    if worth["text"]:
+        output.say(worth["text"])
 
 
 def score_table(output: Output, title: str, rows: list[dict[str, object]]) -> None:
-    """Print the PSNR and SSIM of each method."""
-    cells = [(str(row["name"]), _number(row["psnr"], 2), _number(row["ssim"], 4)) for row in rows]
-    output.table(title, ("method", "PSNR dB", "SSIM"), cells)
+    """Print the numbers of each method."""
+    metrics = [key for key in rows[0] if key != "name"]
+    cells = [(str(row["name"]), *(_number(row[m], _decimals(m)) for m in metrics)) for row in rows]
+    output.table(title, ("method", *map(_title, metrics)), cells)
 
 
-def _number(value: object, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if isinstance(value, float) else "-"
+def _title(metric: str) -> str:
+    return {"psnr": "PSNR dB", "ssim": "SSIM", "reblur": "reblur dB"}.get(metric, metric)
+
+
+def _decimals(metric: str) -> int:
+    return 2 if _title(metric).endswith("dB") else 4
+
+
+def _number(value: object, decimals: int, sign: str = "") -> str:
+    return f"{value:{sign}.{decimals}f}" if isinstance(value, float) else "-"
 
 
 def _store_of(checkpoint: Path) -> Path:

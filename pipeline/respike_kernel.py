@@ -135,7 +135,9 @@ def thin(counts: npt.NDArray[Any], first: I64, shape: I64, limit: np.uint64, see
 
 
 @compiled(types.void(types.int32[:, :, ::1], types.int64[::1], types.int64[::1], types.int64, types.uint64))
-def draw_phases(phases: npt.NDArray[np.int32], first: I64, shape: I64, threshold: int, seed: np.uint64) -> None:
+def draw_phases(
+    phases: npt.NDArray[np.int32], first: I64, shape: I64, threshold: int, seed: np.uint64
+) -> None:
     """Fill `phases` (n, h, w) with numbers below `threshold`, each of which depends on its place in the whole only.
 
     Args:
@@ -157,9 +159,7 @@ _WINDOW = np.s_[:, :, :, ::1]
 def _for_both(parameters: Any, function: Any, layout: Any = _PLANES) -> dict[str, Any]:
     """The function compiled for counts of 8 and of 16 bits, by the name of their type."""
     kinds = {"uint8": types.uint8, "uint16": types.uint16}
-    return {
-        name: compiled(types.void(kind[layout], *parameters))(function) for name, kind in kinds.items()
-    }
+    return {name: compiled(types.void(kind[layout], *parameters))(function) for name, kind in kinds.items()}
 
 
 REFIRE = _for_both((types.int64[:, ::1], types.int32[:, ::1], types.int32[::1], types.int64), refire)

@@ -59,15 +59,17 @@ class Protocol:
     Attributes:
         name: stands beside every number.
         text: its definition, for people.
-        metrics: names of what `score` gives; `psnr` (dB) and `ssim` come first.
+        metrics: names of what `score` gives; `psnr` (dB) and `ssim` come first where they are.
         averaging: what its number is the mean of; the other mean is told as well.
-        score: the values of one frame, by metric.
+        needs_sharp: whether only frames with a sharp one are scored.
+        score: the values of one frame, by metric; higher is better.
     """
 
     name: str
     text: str
     metrics: tuple[str, ...] = ("psnr", "ssim")
     averaging: Averaging = "frames"
+    needs_sharp: bool = True
     score: Score
 
 

@@ -84,7 +84,9 @@ def test_a_sequence_alone_is_given_spikes_of_frames_half_of_it_away():
 
 def test_a_rate_of_one_in_m_is_that_of_m_times_the_threshold_and_others_are_drawn():
     sequence = recording("a", 3)
-    third, threshold = (change.of(sequence, "k4", []).grids[:] for change in (Rate(Fraction(1, 3)), Threshold(3)))
+    third, threshold = (
+        change.of(sequence, "k4", []).grids[:] for change in (Rate(Fraction(1, 3)), Threshold(3))
+    )
     np.testing.assert_array_equal(third, threshold)
     most = Rate(Fraction(2, 3)).of(sequence, "k4", []).grids[:]
     before = sequence.voxels("k4")
