@@ -1,12 +1,12 @@
 """`spk evaluate`: scores, pictures and a report of a trained network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import DryRun, Json, Output, Quiet, Verbose, counted
+from cli.console import DryRun, Json, Output, Quiet, Verbose, counted, human_time
 from pipeline.errors import UsageError
 from pipeline.storage.places import is_remote
 
@@ -26,7 +26,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split of the store.")] = "test",
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="How scores are made, rgb8-all by default; several are scored in one pass."),
+        typer.Option(
+            help="How scores are made, rgb8-all by default; give several, or all, to score by in one pass."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write; <run>/eval by default.")
@@ -63,9 +65,10 @@ def evaluate(
 
     from model.evaluate import EvaluateConfig
     from model.evaluate import evaluate as run_evaluation
+    from model.evaluation.protocols import expanded
     from pipeline.config import from_overrides
 
-    chosen = [f"protocols={protocol}"] if protocol else []
+    chosen = [f"protocols={list(expanded(protocol))}"] if protocol else []
     chosen += [f"ablate={ablate}"] if ablate else []
     chosen += [f"thresholds=[{thresholds}]"] if thresholds else []
     config = from_overrides(EvaluateConfig, [f"split={split!r}", *chosen, *overrides])
@@ -76,10 +79,13 @@ def evaluate(
         return
     with output.progress() as progress:
         report = run_evaluation(checkpoint, store, folder, config, compare=others, progress=progress)
-    score_table(output, f"{config.split} split, protocol {config.protocols[0]}", report.rows)
+    for by in report.results.protocols:
+        score_table(output, f"{config.split} split, protocol {by.name}", report.results.rows(by), by.metrics)
     found = report.to_json()
     if "spikes" in found:
         _say_worth(output, found["spikes"])
+    seconds, rate = report.timing["seconds"], report.timing["frames_per_second"]
+    output.say(f"took {human_time(seconds)}, {rate:.3g} frames/s")
     output.say(f"report: {report.report}")
     output.result(found)
 
@@ -93,24 +99,31 @@ def _say_worth(output: Output, worth: Mapping[str, Any]) -> None:
         (row["name"], str(frames[row["name"]]), *(_number(row[m], _decimals(m), "+") for m in metrics))
         for row in rows
     ]
-    output.table("other spikes, difference to restored", ("spikes", "frames", *map(_title, metrics)), cells)
+    output.table("other spikes, difference to restored", ("spikes", "frames", *map(_column, metrics)), cells)
     if worth["text"]:
         output.say(worth["text"])
 
 
-def score_table(output: Output, title: str, rows: list[dict[str, object]]) -> None:
-    """Print the numbers of each method."""
-    metrics = [key for key in rows[0] if key != "name"]
-    cells = [(str(row["name"]), *(_number(row[m], _decimals(m)) for m in metrics)) for row in rows]
-    output.table(title, ("method", *map(_title, metrics)), cells)
+def score_table(
+    output: Output, title: str, rows: list[dict[str, object]], metrics: Sequence[str] = ("psnr", "ssim")
+) -> None:
+    """Print what each method scores."""
+    cells = [
+        (str(row["name"]), *(_number(row[metric], _decimals(metric)) for metric in metrics)) for row in rows
+    ]
+    output.table(title, ("method", *map(_column, metrics)), cells)
 
 
-def _title(metric: str) -> str:
-    return {"psnr": "PSNR dB", "ssim": "SSIM", "reblur": "reblur dB"}.get(metric, metric)
+def _column(metric: str) -> str:
+    return f"{metric.upper()} dB" if _in_decibels(metric) else metric.upper()
 
 
 def _decimals(metric: str) -> int:
-    return 2 if _title(metric).endswith("dB") else 4
+    return 2 if _in_decibels(metric) else 4
+
+
+def _in_decibels(metric: str) -> bool:
+    return metric.startswith(("psnr", "reblur"))
 
 
 def _number(value: object, decimals: int, sign: str = "") -> str:

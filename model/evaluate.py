@@ -12,10 +12,13 @@ import torch
 
 from model.checkpoint import versions
 from model.evaluation.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_sequence
+from model.evaluation.perceptual import LPIPS, load_protocols
 from model.evaluation.pictures import Album, middle_frames, panels
 from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
 from model.evaluation.results import Results
-from model.evaluation.scores import FrameScore
+from model.evaluation.scores import FrameScore, mean_score
+from model.evaluation.sequence_log import average_line, sequence_line, sequence_log
+from model.evaluation.timing import Timing
 from model.evaluation.worth import ablated, described, estimates
 from model.parallel import Parallel, ParallelConfig, parallel
 from model.report.document import report_page
@@ -40,6 +43,7 @@ class EvaluateConfig:
         split: of the store.
         voxels: name of the voxel grids; None takes those the network was trained on.
         protocols: how scores are made; pictures and plots go by the first.
+        lpips_weights: the files that protocols lpips-alex and lpips-vgg need: of the network, and of the channels.
         tile: side of a tile in RGB pixels, a multiple of 8 and of the scale; None restores whole frames.
         overlap: RGB pixels that neighbouring tiles share.
         num_frames: frames of a clip; None takes as many as in training.
@@ -54,6 +58,7 @@ class EvaluateConfig:
     split: str = "test"
     voxels: str | None = None
     protocols: tuple[str, ...] = (DEFAULT,)
+    lpips_weights: tuple[Path, ...] = ()
     tile: int | None = 256
     overlap: int = 32
     num_frames: int | None = None
@@ -64,11 +69,19 @@ class EvaluateConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.protocols if name not in PROTOCOLS]
+        known = (*PROTOCOLS, *LPIPS)
+        unknown = [name for name in self.protocols if name not in known]
         if unknown or len(set(self.protocols)) < max(1, len(self.protocols)):
             raise ValueError(
-                f"protocols {list(self.protocols)}: expected different ones of {', '.join(PROTOCOLS)}"
+                f"protocols {list(self.protocols)}: expected different ones of {', '.join(known)}"
             )
+        needing = [name for name in self.protocols if name in LPIPS]
+        if needing and not self.lpips_weights:
+            raise ValueError(
+                f"protocol {needing[0]} needs weights: lpips_weights=[FILE, FILE], of the network and the channels"
+            )
+        if self.lpips_weights and not needing:
+            raise ValueError(f"lpips_weights is set, but protocols has none of {', '.join(LPIPS)}")
         if self.pictures < 1:
             raise ValueError(f"pictures {self.pictures} is below 1")
         _ = self.ablations  # raises ValueError where they mean nothing
@@ -76,8 +89,8 @@ class EvaluateConfig:
 
     @property
     def chosen(self) -> tuple[Protocol, ...]:
-        """The protocols themselves."""
-        return tuple(PROTOCOLS[name] for name in self.protocols)
+        """The protocols themselves; reads the weights of those that need some."""
+        return load_protocols(self.protocols, self.lpips_weights)
 
     @property
     def ablations(self) -> tuple[Ablation, ...]:
@@ -97,10 +110,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateReport:
-    """What was found, and where it is written."""
+    """What was found, how fast, and where it is written."""
 
     results: Results
     report: Path
+    timing: Mapping[str, float]
 
     @property
     def protocols(self) -> dict[str, dict[str, Any]]:
@@ -122,7 +136,12 @@ class EvaluateReport:
 
     def to_json(self) -> dict[str, Any]:
         """The stable `--json` object."""
-        found = {"protocols": self.protocols, "baselines": self.baselines, "report": str(self.report)}
+        found: dict[str, Any] = {
+            "protocols": self.protocols,
+            "baselines": self.baselines,
+            "report": str(self.report),
+            "timing": dict(self.timing),
+        }
         return found | ({"spikes": self.results.worth()} if self.results.ablated else {})
 
 
@@ -137,8 +156,8 @@ def evaluate(
 ) -> EvaluateReport:
     """Restore and score every frame of a split, and write tables, pictures and the report.
 
-    Writes `<out>/<protocol>/{summary.json, per_sequence.csv, per_frame.csv}` for each protocol, `report.html` beside
-    those of the first, and `<out>/samples/*.png`.
+    Writes `<out>/<protocol>/{summary.json, per_sequence.csv, per_frame.csv, log.txt}` for each protocol, `report.html`
+    beside those of the first, `<out>/samples/*.png`, and `<out>/timing.json`: all else is the same for the same input.
 
     Args:
         checkpoint: a file, or a run folder.
@@ -152,6 +171,7 @@ def evaluate(
         StoreError: the store is damaged or lacks voxel grids.
     """
     config = config or EvaluateConfig()
+    protocols = config.chosen
     opened = open_store(store)
     sequences = _sequences(opened, config.split)
     rows = [ablation.name for ablation in config.ablations]
@@ -167,6 +187,7 @@ def evaluate(
         album = Album(
             config.pictures, middle_frames([(s.name, s.num_frames) for s in sequences], config.pictures)
         )
+        timing = Timing()
         scores = _judge(
             sequences,
             entrants | changed,
@@ -174,13 +195,15 @@ def evaluate(
             opened.scale,
             place,
             album,
-            config.chosen,
+            protocols,
+            timing,
             more_estimates,
             progress,
         )
+        timed = timing.to_json() | {"peak_memory_bytes": place.peak_memory_bytes()}
     results = Results(
         split=config.split,
-        protocols=config.chosen,
+        protocols=protocols,
         methods=(
             RESTORED,
             *changed,
@@ -195,7 +218,8 @@ def evaluate(
         | ({"ablations": described(changed)} if changed else {}),
         ablated=tuple(changed),
     )
-    return EvaluateReport(results=results, report=_write(out, results, album))
+    logger.info(average_line(results.means()[RESTORED]))
+    return EvaluateReport(results=results, report=_write(out, results, album, timed), timing=timed)
 
 
 @contextlib.contextmanager
@@ -270,20 +294,25 @@ def _judge(
     place: Parallel,
     album: Album,
     protocols: tuple[Protocol, ...],
+    timing: Timing,
     more_estimates: Mapping[str, Mapping[str, ChangedSpikes]],
     progress: Progress,
 ) -> list[FrameScore]:
-    total, done = sum(sequence.num_frames for sequence in sequences), 0
+    total = sum(sequence.num_frames for sequence in sequences)
     scores: list[FrameScore] = []
     try:
-        for sequence in sequences:
+        for number, sequence in enumerate(sequences, start=1):
+            first = len(scores)
             for frame in judge_sequence(
-                sequence, entrants, voxels, scale, place.device, protocols, more_estimates
+                sequence, entrants, voxels, scale, place.device, protocols, timing, more_estimates
             ):
                 album.offer(frame)
                 scores.extend(frame.scores)
-                done += 1
-                progress(done, total, f"{sequence.name}/{frame.frame}")
+                timing.frames += 1
+                pace = f"{timing.frames_per_second:.3g} frames/s"
+                progress(timing.frames, total, f"{sequence.name}/{frame.frame}, {pace}")
+            mean = mean_score(RESTORED, protocols[0], scores[first:])
+            logger.info(sequence_line(sequence.name, number, len(sequences), mean))
     except torch.OutOfMemoryError as error:
         raise SpkError(
             f"out of GPU memory even with tiles of 64 pixels: {error}", "num_frames=3, or parallel.device=cpu"
@@ -319,7 +348,7 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _write(out: Path, results: Results, album: Album) -> Path:
+def _write(out: Path, results: Results, album: Album, timing: Mapping[str, float]) -> Path:
     for frame in album.middle:
         write_png(out / "samples" / f"{frame.sequence}_{frame.frame}.png", panels(frame))
     for protocol in results.protocols:
@@ -327,7 +356,9 @@ def _write(out: Path, results: Results, album: Album) -> Path:
         summary = json.dumps(results.summary(protocol), indent=1, allow_nan=False)
         write_atomic(folder / "per_frame.csv", results.per_frame_csv(protocol))
         write_atomic(folder / "per_sequence.csv", results.per_sequence_csv(protocol))
+        write_atomic(folder / "log.txt", sequence_log(results, protocol))
         write_atomic(folder / "summary.json", summary + "\n")
+    write_atomic(out / "timing.json", json.dumps(timing, indent=1) + "\n")
     report = out / results.protocols[0].name / "report.html"
     write_atomic(report, report_page(results, album))
     return report

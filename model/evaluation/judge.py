@@ -3,14 +3,16 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Several
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from model.evaluation.baselines import spike_only
-from model.evaluation.protocols import DEFAULT, PROTOCOLS, Candidate, Protocol, Shot
+from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
 from model.evaluation.scores import FrameScore
+from model.evaluation.shots import Candidate, Shot
+from model.evaluation.timing import Timing
 from model.metrics import to_rgb8
 from model.normalize import to_unit
 from model.restorer import Restorer
@@ -75,6 +77,7 @@ def judge_sequence(
     scale: int,
     device: torch.device,
     protocols: Several[Protocol] = (PROTOCOLS[DEFAULT],),
+    timing: Timing | None = None,
     estimates: Mapping[str, Mapping[str, ChangedSpikes]] | None = None,
 ) -> Iterator[JudgedFrame]:
     """Restore a sequence and score its frames, in order, holding no more than a clip of each network in memory.
@@ -84,29 +87,42 @@ def judge_sequence(
         voxels: name of the voxel grids for the spike-only estimate and the pictures.
         scale: RGB pixels per spike pixel.
         protocols: to score by.
+        timing: told how long networks and scores take.
         estimates: other spikes to make the spike-only estimate of as well, by method and sequence.
 
     Raises:
         CheckpointError: a network gives values that are not finite.
     """
+    timing = timing or Timing()
+    scoring = [(protocol, protocol.frames(len(sequence.frames))) for protocol in protocols]
+    starts = {start for start, _ in sequence.runs}
+    before: dict[str, Tensor] = {}
     streams = {name: _restored(sequence, entrant, scale, device) for name, entrant in entrants.items()}
     for index, frame in enumerate(sequence.frames):
-        shot = _shot(sequence, index, voxels, scale, device)
+        if index in starts:
+            before = {}
+        shot = _shot(sequence, index, voxels, scale, device, before.get(SHARP))
         candidates = {BLURRY: Candidate(image=to_unit(shot.blurry), rgb8=shot.blurry)}
         for name, stream in streams.items():
-            restored = next(stream)
+            with timing.part("networks"):
+                restored = next(stream)
             if restored is not None:
                 candidates[name] = _candidate(restored, entrants[name], f"{sequence.name}/{frame}")
         candidates[SPIKE_ONLY] = _estimate(shot, shot.counts)
         for name, changed in (estimates or {}).items():
             counts = torch.tensor(changed[sequence.name].grids[index], device=device)
             candidates[name] = _estimate(shot, counts)
-        scores = tuple(
-            FrameScore(sequence.name, frame, index, name, protocol.name, protocol.score(candidate, shot))
-            for protocol in protocols
-            if shot.sharp is not None or not protocol.needs_sharp
-            for name, candidate in candidates.items()
-        )
+        candidates = {name: replace(made, before=before.get(name)) for name, made in candidates.items()}
+        with timing.part("scores"):
+            scores = tuple(
+                FrameScore(sequence.name, frame, index, name, protocol.name, protocol.score(candidate, shot))
+                for protocol, frames in scoring
+                if index in frames and not (protocol.needs_sharp and shot.sharp is None)
+                for name, candidate in candidates.items()
+            )
+        before = {name: candidate.rgb8 for name, candidate in candidates.items()}
+        if shot.sharp is not None:
+            before[SHARP] = shot.sharp
         images = {name: candidate.rgb8.cpu() for name, candidate in candidates.items()}
         if shot.sharp is not None:
             images[SHARP] = shot.sharp.cpu()
@@ -154,7 +170,9 @@ def _candidate(restored: Tensor, entrant: Entrant, frame: str) -> Candidate:
         raise CheckpointError(f"{path}: restoring {frame}: {error}", fix) from error
 
 
-def _shot(sequence: Sequence, index: int, voxels: str, scale: int, device: torch.device) -> Shot:
+def _shot(
+    sequence: Sequence, index: int, voxels: str, scale: int, device: torch.device, before: Tensor | None
+) -> Shot:
     """One exposure; its instant is that of the sharp frame, or the middle where none is known."""
     start, stop = (int(edge) for edge in sequence.exposure[index])
     sharp = int(sequence.sharp_index[index])
@@ -162,6 +180,7 @@ def _shot(sequence: Sequence, index: int, voxels: str, scale: int, device: torch
     return Shot(
         blurry=torch.tensor(sequence.blurry[index], device=device),
         sharp=torch.tensor(sequence.sharp[index], device=device) if sequence.has_sharp[index] else None,
+        before=before,
         counts=counts,
         frames_per_bin=frames_per_bin(stop - start, len(counts)).tolist(),
         instant=(stop - start) / 2 if sharp < 0 else sharp - start + 0.5,

@@ -1,54 +1,19 @@
 """Scores by named protocol: a number without its protocol cannot be compared with another.
 
 A protocol says how a restored frame is prepared, what is computed of it, and which mean is its number. Every restored
-frame is scored by several of them in one pass.
+frame is scored by several of them in one pass. Those named after published work follow its evaluation code as read in
+2025 and 2026; each says where it does not. The arithmetic is float64, where that code often has float32: numbers agree
+to about 1e-4 dB and 1e-6 of SSIM.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
-from model.metrics import psnr, ssim
+from model.evaluation import measures
+from model.evaluation.shots import Candidate, Measure, Shot
 
 Averaging = Literal["frames", "sequences"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One method's frame.
-
-    Attributes:
-        image: (3, H, W) float32, about [0, 1], as the method gave it.
-        rgb8: (3, H, W) uint8, clamped and rounded.
-    """
-
-    image: Tensor
-    rgb8: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shot:
-    """What the cameras saw in one exposure, all on one device.
-
-    Attributes:
-        blurry: (3, H, W) uint8.
-        sharp: (3, H, W) uint8; None where there is none.
-        counts: (K, H / scale, W / scale), spikes per bin.
-        frames_per_bin: K numbers of spike frames.
-        instant: of the sharp frame, in spike frames from the start of the exposure.
-        scale: RGB pixels per spike pixel, along a side.
-    """
-
-    blurry: Tensor
-    sharp: Tensor | None
-    counts: Tensor
-    frames_per_bin: Sequence[int]
-    instant: float
-    scale: int
-
-
 Score = Callable[[Candidate, Shot], Mapping[str, float]]
 
 
@@ -61,37 +26,128 @@ class Protocol:
         text: its definition, for people.
         metrics: names of what `score` gives; `psnr` (dB) and `ssim` come first where they are.
         averaging: what its number is the mean of; the other mean is told as well.
-        needs_sharp: whether only frames with a sharp one are scored.
-        score: the values of one frame, by metric; higher is better.
+        frames: which frames of a sequence of n are scored.
+        needs_sharp: whether of these only those with a sharp frame are.
+        score: the values of one frame, by metric; NaN where one is not defined.
     """
 
     name: str
     text: str
     metrics: tuple[str, ...] = ("psnr", "ssim")
     averaging: Averaging = "frames"
+    frames: Callable[[int], range] = range
     needs_sharp: bool = True
     score: Score
 
 
-def _rgb8(candidate: Candidate, shot: Shot) -> Mapping[str, float]:
-    assert shot.sharp is not None
-    return {
-        "psnr": psnr(candidate.rgb8, shot.sharp).item(),
-        "ssim": ssim(candidate.rgb8, shot.sharp).item(),
-    }
+def score_of(by_name: Mapping[str, Measure]) -> Score:
+    """A score made of measures, each of which is computed once a frame however many protocols have it."""
+
+    def score(candidate: Candidate, shot: Shot) -> dict[str, float]:
+        return {name: candidate.measured(measure, shot) for name, measure in by_name.items()}
+
+    return score
 
 
+def _protocol(
+    name: str,
+    text: str,
+    averaging: Averaging = "frames",
+    frames: Callable[[int], range] = range,
+    **by_name: Measure,
+) -> Protocol:
+    return Protocol(
+        name=name,
+        text=text,
+        metrics=tuple(by_name),
+        averaging=averaging,
+        frames=frames,
+        score=score_of(by_name),
+    )
+
+
+def in_clips_of_48(num_frames: int) -> range:
+    """What is left of a sequence cut into clips of 48 frames, with two more before and after each."""
+    return range(2, 2 + max(num_frames - 4, 0) // 48 * 48)
+
+
+RGB8 = {"psnr": measures.psnr_rgb8, "ssim": measures.ssim_rgb8}
+_SHIFTNET = {"psnr": measures.psnr_clamped, "ssim": measures.ssim_filtered_clamped}
+_SHIFTNET_TEXT = (
+    "clamped to [0, 1], not rounded; PSNR over RGB; SSIM with a Gaussian of sigma 1.5 over rows, columns and channels, "
+    "cut off at 6 pixels and mirrored at the border, every pixel; {frames}; mean over frames; as Shift-Net's "
+    "inference/test_deblur.py, but at this network's precision instead of half, and with its own clips"
+)
 DEFAULT = "rgb8-all"
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol(
-            name=DEFAULT,
-            text=(
-                "clamped to [0, 1] and rounded to 8 bit; PSNR over RGB; SSIM 11x11 Gaussian sigma 1.5, valid region, "
-                "mean of the channels; every frame with a sharp one"
+        _protocol(
+            DEFAULT,
+            "clamped to [0, 1] and rounded to 8 bit; PSNR over RGB; SSIM 11x11 Gaussian sigma 1.5, valid region, "
+            "mean of the channels; every frame with a sharp one; mean over frames",
+            **RGB8,
+        ),
+        _protocol(
+            "kair",
+            "clamped to [0, 1] and rounded to 8 bit; PSNR over RGB; SSIM 11x11 Gaussian sigma 1.5, valid region, mean "
+            "of the channels; both again of Y alone (BT.601, 16 to 235, not rounded, peak 255); every frame with a "
+            "sharp one; mean of the sequence means; as KAIR's main_test_vrt.py",
+            averaging="sequences",
+            **RGB8,
+            psnr_y=measures.psnr_luma8,
+            ssim_y=measures.ssim_luma8,
+        ),
+        _protocol(
+            "kair-matlab-like",
+            "clamped to [0, 1] and rounded to 8 bit; PSNR over RGB; SSIM 11x11x11 Gaussian sigma 1.5 over rows, columns "
+            "and channels, border repeated, every pixel; every frame with a sharp one; mean over frames; as KAIR's "
+            "evaluate_video_deblurring.m with what MATLAB's ssim does to an RGB picture, but never compared with MATLAB",
+            psnr=measures.psnr_rgb8,
+            ssim=measures.ssim_volume8,
+        ),
+        _protocol(
+            "spkdeblurnet",
+            "neither clamped nor rounded; PSNR over RGB; SSIM of Y alone (BT.601, 16 to 235, L = 255), 11x11 Gaussian "
+            "sigma 1.5, valid region; every frame with a sharp one; mean over frames; as SpkDeblurNet's valid.py, whose "
+            "mean of batch means is this one for batches of one frame",
+            psnr=measures.psnr_as_given,
+            ssim=measures.ssim_luma_as_given,
+        ),
+        _protocol(
+            "ssdm",
+            "clamped to [0, 1], not rounded, and mapped to [-1, 1]; PSNR over RGB with peak 2; SSIM 7x7 uniform, valid "
+            "region, sample variances, L = 2, mean of the channels; every frame with a sharp one; mean over frames; as "
+            "S-SDM's codes/metrics.py, which takes the middle frame only, and peak 1 where no pixel is below 0.5",
+            psnr=measures.psnr_clamped,
+            ssim=measures.ssim_uniform_clamped,
+        ),
+        _protocol(
+            "shiftnet",
+            _SHIFTNET_TEXT.format(frames="every frame with a sharp one"),
+            **_SHIFTNET,
+        ),
+        _protocol(
+            "shiftnet-48",
+            _SHIFTNET_TEXT.format(
+                frames="of n frames only those from the third on, in whole clips of 48, that leave two at the end (1008 of "
+                "GoPro's 1111; none of a sequence below 52)"
             ),
-            score=_rgb8,
+            frames=in_clips_of_48,
+            **_SHIFTNET,
+        ),
+        _protocol(
+            "rgb8-change",
+            "as rgb8-all; and psnr_change, the PSNR (peak 255) of the restored frame minus the one before it, against "
+            "the sharp frame minus the one before it: flicker that single frames do not show; not defined for the first "
+            "frame of a run, nor next to a missing sharp frame",
+            **RGB8,
+            psnr_change=measures.psnr_change8,
         ),
     )
 }
+
+
+def expanded(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of protocols, each once, with `all` replaced by all those that need nothing but frames."""
+    return tuple(dict.fromkeys(each for name in names for each in (PROTOCOLS if name == "all" else [name])))

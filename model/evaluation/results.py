@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ class Results:
             "split": self.split,
             "sequences": len(self.frames),
             "frames": self.num_frames,
-            "unscored_frames": self.unscored,
+            "unscored_frames": self.num_frames - self.means(protocol)[RESTORED].frames,
             "infinite_psnr": "identical frames are counted, left out of the mean PSNR, and null where all are",
             "methods": {method: mean.to_json() for method, mean in self.means(protocol).items()},
             **({"spikes": self.worth(protocol)} if self.ablated else {}),
@@ -146,7 +147,11 @@ class Results:
 
 
 def _decimals(protocol: Protocol, values: Mapping[str, float]) -> list[str]:
-    return [f"{values[name]:.{6 if name.startswith('psnr') else 8}f}" for name in protocol.metrics]
+    """One cell a metric, empty where it is not defined."""
+    return [
+        "" if math.isnan(values[name]) else f"{values[name]:.{6 if name.startswith('psnr') else 8}f}"
+        for name in protocol.metrics
+    ]
 
 
 def _csv(header: Iterable[str], lines: Iterable[Iterable[object]]) -> str:

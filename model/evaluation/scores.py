@@ -2,8 +2,9 @@
 
 A frame identical to the sharp one has an infinite PSNR and would make every mean infinite. Such frames are counted
 (`identical`), left out of the mean of PSNR, and kept in the mean of SSIM; the mean of PSNR is infinite only where
-all frames are identical. JSON has no infinity: an infinite value is written as null beside that count. The same holds
-for the first metric of any other protocol.
+all frames are identical. JSON has no infinity: an infinite value is written as null beside that count. A value that
+is not defined for a frame is NaN, and left out of the means of its metric. What is said of PSNR holds for the first
+metric of any other protocol.
 """
 
 import math
@@ -19,7 +20,7 @@ class FrameScore:
     """One method on one frame under one protocol.
 
     Attributes:
-        values: by metric; `psnr` in dB, `inf` where the frame is identical to the sharp one.
+        values: by metric; `psnr` in dB, `inf` where the frame is identical to the sharp one; NaN where not defined.
     """
 
     sequence: str
@@ -109,9 +110,10 @@ def _mean_of(metric: str, scores: Iterable[FrameScore]) -> float:
 
 
 def finite_mean(values: Sequence[float]) -> float:
-    """The mean of the finite values; infinite where there are values and all are, NaN without values."""
-    finite = [value for value in values if not math.isinf(value)]
-    return math.inf if values and not finite else mean(finite)
+    """The mean of the finite values; infinite where there are only infinite ones, NaN where none is defined."""
+    defined = [value for value in values if not math.isnan(value)]
+    finite = [value for value in defined if math.isfinite(value)]
+    return math.inf if defined and not finite else mean(finite)
 
 
 def mean(values: Sequence[float]) -> float:

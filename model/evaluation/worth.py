@@ -106,7 +106,9 @@ def _difference(
         method=method,
         frames=len(both),
         values={name: finite_mean(each) for name, each in found.items()},
-        largest=max((abs(value) for value in found[protocol.metrics[0]]), default=math.nan),
+        largest=max(
+            (abs(each) for each in found[protocol.metrics[0]] if not math.isnan(each)), default=math.nan
+        ),
     )
 
 
