@@ -64,7 +64,14 @@ def psnr_as_is(restored: Tensor, sharp: Tensor, peak: float = 1.0) -> Tensor:
 
 
 def luma(frames: Tensor) -> Tensor:
-    """The Y channel (ITU-R BT.601, 16 to 235, not rounded) of (..., 3, H, W) with levels 0 to 255: float64 (..., 1, H, W)."""
+    """The Y channel of RGB frames, as ITU-R BT.601 has it: 16 for black and 235 for white, not rounded.
+
+    Args:
+        frames: (..., 3, H, W) with levels 0 to 255.
+
+    Returns:
+        float64 (..., 1, H, W).
+    """
     red, green, blue = frames.double().unbind(dim=-3)
     return (16 + (65.481 * red + 128.553 * green + 24.966 * blue) / LEVELS).unsqueeze(-3)
 

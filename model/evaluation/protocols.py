@@ -1,9 +1,8 @@
 """Scores by named protocol: a number without its protocol cannot be compared with another.
 
 A protocol says how a restored frame is prepared, what is computed of it, and which mean is its number. Every restored
-frame is scored by several of them in one pass. Those named after published work follow its evaluation code as read in
-2025 and 2026; each says where it does not. The arithmetic is float64, where that code often has float32: numbers agree
-to about 1e-4 dB and 1e-6 of SSIM.
+frame is scored by several of them in one pass. Those named after published work follow its evaluation code, and each
+says where it does not. All arithmetic is float64, where that code often has float32.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -71,13 +70,16 @@ def in_clips_of_48(num_frames: int) -> range:
     return range(2, 2 + max(num_frames - 4, 0) // 48 * 48)
 
 
+def _shiftnet_text(frames: str) -> str:
+    return (
+        "clamped to [0, 1], not rounded; PSNR over RGB; SSIM with a Gaussian of sigma 1.5 over rows, columns and "
+        f"channels, cut off at 6 pixels and mirrored at the border, every pixel; {frames}; mean over frames; as "
+        "Shift-Net's inference/test_deblur.py, but at this network's precision instead of half, and with its own clips"
+    )
+
+
 RGB8 = {"psnr": measures.psnr_rgb8, "ssim": measures.ssim_rgb8}
 _SHIFTNET = {"psnr": measures.psnr_clamped, "ssim": measures.ssim_filtered_clamped}
-_SHIFTNET_TEXT = (
-    "clamped to [0, 1], not rounded; PSNR over RGB; SSIM with a Gaussian of sigma 1.5 over rows, columns and channels, "
-    "cut off at 6 pixels and mirrored at the border, every pixel; {frames}; mean over frames; as Shift-Net's "
-    "inference/test_deblur.py, but at this network's precision instead of half, and with its own clips"
-)
 DEFAULT = "rgb8-all"
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
@@ -100,38 +102,36 @@ PROTOCOLS: Mapping[str, Protocol] = {
         ),
         _protocol(
             "kair-matlab-like",
-            "clamped to [0, 1] and rounded to 8 bit; PSNR over RGB; SSIM 11x11x11 Gaussian sigma 1.5 over rows, columns "
-            "and channels, border repeated, every pixel; every frame with a sharp one; mean over frames; as KAIR's "
-            "evaluate_video_deblurring.m with what MATLAB's ssim does to an RGB picture, but never compared with MATLAB",
+            "clamped to [0, 1] and rounded to 8 bit; PSNR over RGB; SSIM 11x11x11 Gaussian sigma 1.5 over rows, "
+            "columns and channels, border repeated, every pixel; every frame with a sharp one; mean over frames; as "
+            "KAIR's evaluate_video_deblurring.m, with what MATLAB's ssim does to an RGB picture; never compared with "
+            "MATLAB itself",
             psnr=measures.psnr_rgb8,
             ssim=measures.ssim_volume8,
         ),
         _protocol(
             "spkdeblurnet",
             "neither clamped nor rounded; PSNR over RGB; SSIM of Y alone (BT.601, 16 to 235, L = 255), 11x11 Gaussian "
-            "sigma 1.5, valid region; every frame with a sharp one; mean over frames; as SpkDeblurNet's valid.py, whose "
-            "mean of batch means is this one for batches of one frame",
+            "sigma 1.5, valid region; every frame with a sharp one; mean over frames; as SpkDeblurNet's valid.py, "
+            "whose mean of batch means is this one for batches of one frame",
             psnr=measures.psnr_as_given,
             ssim=measures.ssim_luma_as_given,
         ),
         _protocol(
             "ssdm",
-            "clamped to [0, 1], not rounded, and mapped to [-1, 1]; PSNR over RGB with peak 2; SSIM 7x7 uniform, valid "
-            "region, sample variances, L = 2, mean of the channels; every frame with a sharp one; mean over frames; as "
-            "S-SDM's codes/metrics.py, which takes the middle frame only, and peak 1 where no pixel is below 0.5",
+            "clamped to [0, 1], not rounded, and mapped to [-1, 1]; PSNR over RGB with peak 2; SSIM 7x7 uniform, "
+            "valid region, sample variances, L = 2, mean of the channels; every frame with a sharp one; mean over "
+            "frames; as S-SDM's codes/metrics.py, which takes a peak of 1, though, where no restored pixel is below "
+            "0.5",
             psnr=measures.psnr_clamped,
             ssim=measures.ssim_uniform_clamped,
         ),
-        _protocol(
-            "shiftnet",
-            _SHIFTNET_TEXT.format(frames="every frame with a sharp one"),
-            **_SHIFTNET,
-        ),
+        _protocol("shiftnet", _shiftnet_text("every frame with a sharp one"), **_SHIFTNET),
         _protocol(
             "shiftnet-48",
-            _SHIFTNET_TEXT.format(
-                frames="of n frames only those from the third on, in whole clips of 48, that leave two at the end (1008 of "
-                "GoPro's 1111; none of a sequence below 52)"
+            _shiftnet_text(
+                "of n frames the third and those after it, in whole clips of 48, as long as two more follow (1008 of "
+                "GoPro's 1111; none of fewer than 52)"
             ),
             frames=in_clips_of_48,
             **_SHIFTNET,
@@ -139,8 +139,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
         _protocol(
             "rgb8-change",
             "as rgb8-all; and psnr_change, the PSNR (peak 255) of the restored frame minus the one before it, against "
-            "the sharp frame minus the one before it: flicker that single frames do not show; not defined for the first "
-            "frame of a run, nor next to a missing sharp frame",
+            "the sharp frame minus the one before it: flicker that single frames do not show; not defined for the "
+            "first frame of a run, nor next to a missing sharp frame",
             **RGB8,
             psnr_change=measures.psnr_change8,
         ),

@@ -79,3 +79,43 @@ def test_an_infinite_psnr_is_inf_in_tables():
     )
     assert ",inf,1.0" in one.per_frame_csv(RGB8)
     assert one.summary(RGB8)["methods"]["restored"]["psnr"] is None
+
+
+def test_a_value_that_is_not_defined_is_an_empty_cell_and_null():
+    change = PROTOCOLS["rgb8-change"]
+    scores = [
+        FrameScore("a", f"{i}", i, "restored", change.name, {"psnr": 40.0, "ssim": 1.0, "psnr_change": value})
+        for i, value in enumerate((math.nan, 30.0))
+    ]
+    found = Results(
+        split="test",
+        protocols=(change,),
+        methods=("restored",),
+        frames={"a": 2, "b": 1},
+        scores=tuple(scores),
+        provenance={},
+    )
+    frames = csv.DictReader(io.StringIO(found.per_frame_csv(change)))
+    assert [row["psnr_change"] for row in frames] == ["", "30.000000"]
+    sequences = csv.DictReader(io.StringIO(found.per_sequence_csv(change)))
+    assert [(row["psnr"], row["psnr_change"]) for row in sequences] == [("40.000000", "30.000000"), ("", "")]
+    assert found.summary(change)["methods"]["restored"]["psnr_change"] == 30
+    nothing = Results(
+        split="test", protocols=(change,), methods=("restored",), frames={}, scores=(), provenance={}
+    )
+    assert nothing.rows()[0] == {"name": "restored", "psnr": None, "ssim": None, "psnr_change": None}
+
+
+def test_frames_that_a_protocol_leaves_out_are_unscored_by_it():
+    score = FrameScore("a", "2", 2, "restored", "shiftnet-48", {"psnr": 40.0, "ssim": 1.0})
+    both = (RGB8, PROTOCOLS["shiftnet-48"])
+    others = [FrameScore("a", f"{i}", i, "restored", "rgb8-all", score.values) for i in range(3)]
+    found = Results(
+        split="test",
+        protocols=both,
+        methods=("restored",),
+        frames={"a": 3},
+        scores=(score, *others),
+        provenance={},
+    )
+    assert [found.summary(protocol)["unscored_frames"] for protocol in both] == [0, 2]

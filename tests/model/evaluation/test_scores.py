@@ -64,3 +64,19 @@ def test_scores_by_another_protocol_are_left_out():
     assert (
         mean_score("restored", RGB8, [score("a", 30), replace(score("a", 10), protocol="other")]).psnr == 30
     )
+
+
+def test_values_that_are_not_defined_are_left_out_of_the_means_of_their_metric():
+    assert finite_mean([math.nan, 3.0, 5.0]) == 4
+    assert finite_mean([math.nan, math.inf]) == math.inf
+    assert math.isnan(finite_mean([math.nan, math.nan]))
+    change = PROTOCOLS["rgb8-change"]
+    values = {"a": [math.nan, 20.0, 30.0], "b": [math.nan]}
+    scores = [
+        FrameScore(name, "0", i, "restored", change.name, {"psnr": 40.0, "ssim": 1.0, "psnr_change": value})
+        for name, of_frames in values.items()
+        for i, value in enumerate(of_frames)
+    ]
+    mean = mean_score("restored", change, scores)
+    assert (mean.frames, mean.psnr) == (4, 40)
+    assert mean.over_frames["psnr_change"] == mean.over_sequences["psnr_change"] == 25
