@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from model.evaluation import measures
+from model.evaluation import measures, no_reference
 from model.evaluation.shots import Candidate, Measure, Shot
 
 Averaging = Literal["frames", "sequences"]
@@ -53,6 +53,7 @@ def _protocol(
     text: str,
     averaging: Averaging = "frames",
     frames: Callable[[int], range] = range,
+    needs_sharp: bool = True,
     **by_name: Measure,
 ) -> Protocol:
     return Protocol(
@@ -61,6 +62,7 @@ def _protocol(
         metrics=tuple(by_name),
         averaging=averaging,
         frames=frames,
+        needs_sharp=needs_sharp,
         score=score_of(by_name),
     )
 
@@ -143,6 +145,17 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "first frame of a run, nor next to a missing sharp frame",
             **RGB8,
             psnr_change=measures.psnr_change8,
+        ),
+        _protocol(
+            "no-reference",
+            "every frame, with or without a sharp one, clamped to [0, 1] and rounded to 8 bit, read as light at the "
+            "spikes' resolution; reblur: PSNR of the frame, carried back through the exposure by the ratio of the "
+            "spike rates, against the blurry frame, in patches of 7x7 spike pixels; spikes: how far it foretells the "
+            "spikes in the eighth of the exposure around its instant, 1 is as well as counting noise allows, more "
+            "is noise that was copied; both see no detail finer than a spike pixel; mean over frames",
+            needs_sharp=False,
+            reblur=no_reference.reblur,
+            spikes=no_reference.spike_agreement,
         ),
     )
 }
