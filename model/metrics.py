@@ -41,7 +41,7 @@ def psnr(restored: Tensor, sharp: Tensor) -> Tensor:
         float64 (...).
     """
     first, second = _pair(restored, sharp)
-    error = (first.int() - second.int()).square().sum(dim=(-3, -2, -1), dtype=torch.int64)
+    error = first.int().sub_(second).square_().sum(dim=(-3, -2, -1), dtype=torch.int64)
     mean_error = error.double() / math.prod(first.shape[-3:])
     return 10.0 * torch.log10(LEVELS**2 / mean_error)
 

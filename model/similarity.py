@@ -118,7 +118,9 @@ def _bordered(frame: Tensor, window: Window) -> Tensor:
     if window.border == "valid":
         return frame
     rows, columns = (_continued(side, window).to(frame.device) for side in frame.shape[-2:])
-    return frame.index_select(-2, rows).index_select(-1, columns)
+    frame, reach = frame.index_select(-2, rows), len(window.taps) // 2
+    left, right = (frame.index_select(-1, places) for places in (columns[:reach], columns[-reach:]))
+    return torch.cat([left, frame, right], dim=-1)
 
 
 def _continued(length: int, window: Window) -> Tensor:

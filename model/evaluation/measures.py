@@ -79,4 +79,4 @@ def _unit(shot: Shot) -> Tensor:
 
 
 def _clamped(candidate: Candidate) -> Tensor:
-    return candidate.image.double().clamp(0, 1)
+    return candidate.image.clamp(0, 1).double()

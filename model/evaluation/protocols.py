@@ -2,7 +2,7 @@
 
 A protocol says how a restored frame is prepared, what is computed of it, and which mean is its number. Every restored
 frame is scored by several of them in one pass. Those named after published work follow its evaluation code, and each
-says where it does not. All arithmetic is float64, where that code often has float32.
+says where it does not. Sums are exact or float64, where that code often has float32.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -76,7 +76,8 @@ def _shiftnet_text(frames: str) -> str:
     return (
         "clamped to [0, 1], not rounded; PSNR over RGB; SSIM with a Gaussian of sigma 1.5 over rows, columns and "
         f"channels, cut off at 6 pixels and mirrored at the border, every pixel; {frames}; mean over frames; as "
-        "Shift-Net's inference/test_deblur.py, but at this network's precision instead of half, and with its own clips"
+        "Shift-Net's inference/test_deblur.py, but at this network's precision and with its own clips, and without "
+        "cutting the sides to multiples of 4"
     )
 
 

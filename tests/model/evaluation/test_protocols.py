@@ -82,6 +82,15 @@ def test_scores_of_a_fixed_pair_stay_what_they_are(protocol: Protocol) -> None:
     assert values == pytest.approx(STORED[protocol.name], abs=5e-9)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_cuda_device_gives_the_same_scores(protocol: Protocol) -> None:
+    sharp, image = (frame.cuda() for frame in frames())
+    before = candidate(torch.zeros_like(image)).rgb8
+    values = protocol.score(candidate(image, before), shot(sharp, before + 64))
+    assert values == pytest.approx(STORED[protocol.name], abs=5e-9)
+
+
 def test_rgb8_all_scores_what_was_rounded() -> None:
     sharp = torch.full((3, 16, 16), 100, dtype=torch.uint8)
     values = PROTOCOLS[DEFAULT].score(candidate(sharp / 255 + 2.3 / 255), shot(sharp))
