@@ -132,7 +132,9 @@ def worth_in_words(protocol: Protocol, found: Mapping[str, Difference]) -> str:
     if ignores_spikes(found):
         changes = " and ".join(telling)
         return f"The network ignores its spikes: with {changes} no frame's {unit} changes by {IGNORED} dB."
-    lost = -found[telling[0]].values[metric]
+    lost = 0.0 - found[telling[0]].values[metric]
+    if not math.isfinite(lost):
+        return ""
     if lost < 0:
         return f"The spikes do harm: with {telling[0]} the network gains {-lost:.2f} dB of mean {unit}."
     return f"The spikes are worth {lost:.2f} dB of mean {unit}: so much is lost with {telling[0]}."
