@@ -218,6 +218,9 @@ def evaluate(
         | ({"ablations": described(changed)} if changed else {}),
         ablated=tuple(changed),
     )
+    for protocol in protocols:
+        if results.scores and not results.scores_by(protocol):
+            logger.warning("protocol %s takes none of these frames: its definition says which", protocol.name)
     logger.info(average_line(results.means()[RESTORED]))
     return EvaluateReport(results=results, report=_write(out, results, album, timed), timing=timed)
 
