@@ -165,6 +165,8 @@ def _say_plan(
     output.say(
         f"would restore {counted(frames, 'frame')} of {counted(len(sequences), 'sequence')}, {scored} with"
     )
+    if config.ablations:
+        output.say(f"and again with other spikes: {', '.join(change.name for change in config.ablations)},")
     output.say(
         f"a sharp frame to compare with, by {networks}; and write {folder / config.protocols[0]}/report.html"
     )

@@ -46,10 +46,8 @@ class Plot:
 
 
 def plot_of(results: Results) -> Plot | None:
-    series: dict[str, dict[tuple[str, int], float]] = {name: {} for name in results.methods}
-    for score in results.scores_by():
-        series[score.method][score.sequence, score.index] = score.psnr
-    restored = [score for score in results.scores_by() if score.method == RESTORED]
+    series = {name: [s for s in results.scores_by() if s.method == name] for name in results.methods}
+    restored = series[RESTORED]
     if not restored:
         return None
     size = math.ceil(len(restored) / MAX_POINTS)
@@ -58,16 +56,15 @@ def plot_of(results: Results) -> Plot | None:
         if not groups or len(groups[-1]) == size or restored[groups[-1][0]].sequence != score.sequence:
             groups.append([])
         groups[-1].append(i)
-    places = [(score.sequence, score.index) for score in restored]
     firsts = [restored[group[0]] for group in groups]
     starts = [i for i, s in enumerate(firsts) if i == 0 or firsts[i - 1].sequence != s.sequence]
     lines = (
         (
             title(name),
             colour_of(results, name),
-            tuple(mean([psnrs.get(places[i], math.nan) for i in group]) for group in groups),
+            tuple(mean([scores[i].psnr for i in group]) for group in groups),
         )
-        for name, psnrs in reversed(series.items())
+        for name, scores in reversed(series.items())
     )
     return Plot(
         names=tuple(f"{s.sequence} / {s.frame}" for s in firsts),

@@ -47,7 +47,7 @@ def test_few_spikes_move_the_frame_less_than_many_of_the_same_ratio():
         1 - spike_only(blurry, many * shape, [200] * 8, 800.0, 1).mean().item() / (100 / 255)
         for many in (0.1, 1, 10)
     ]
-    assert 0 < changes[0] < 0.03 < changes[1] < changes[2] < 0.5
+    assert 0 < changes[0] < 0.05 < changes[1] < changes[2] < 0.5
     assert changes[2] == pytest.approx(0.5, abs=0.01)  # trusted in full: half the rate
 
 

@@ -95,7 +95,7 @@ def test_without_light_that_the_spikes_follow_there_is_no_number(measure):
 
 @pytest.fixture(scope="module", params=[(1, 1), (1, 4), (2, 2)], ids=str)
 def filmed(request):
-    """Exposures of moving scenes: shots with their sharp frames, of spike cameras of several resolutions and thresholds."""
+    """Exposures of moving scenes with their sharp frames, by spike cameras of several resolutions and thresholds."""
     scale, threshold = request.param
     rig = RigConfig(
         num_frames=2,
