@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from model.checkpoint import versions
+from model.evaluation.command import repeat_command
+from model.evaluation.data_quality import data_quality
 from model.evaluation.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_sequence
 from model.evaluation.perceptual import LPIPS, load_protocols
-from model.evaluation.pictures import Album, middle_frames, panels
+from model.evaluation.pictures import Album, panels
 from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
 from model.evaluation.results import Results
 from model.evaluation.scores import FrameScore, mean_score
@@ -48,7 +50,7 @@ class EvaluateConfig:
         overlap: RGB pixels that neighbouring tiles share.
         num_frames: frames of a clip; None takes as many as in training.
         overlap_frames: frames that neighbouring clips share; None takes 2, or half of a shorter clip.
-        pictures: most middle frames, and most worst frames, that are shown.
+        pictures: most frames of a kind that the report shows: middle frames, those with the lowest PSNR, ...
         ablate: other spikes to restore with as well, as `spikes=zero`, `spikes=shuffle`, `spikes=shift:±8`,
             `spikes=rate:1/2`.
         thresholds: of cameras to restore the spikes of as well, in whole multiples of the recording's.
@@ -63,7 +65,7 @@ class EvaluateConfig:
     overlap: int = 32
     num_frames: int | None = None
     overlap_frames: int | None = None
-    pictures: int = 8
+    pictures: int = 10
     ablate: tuple[str, ...] = ()
     thresholds: tuple[int, ...] = ()
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -184,9 +186,7 @@ def evaluate(
         voxels = _voxels(opened, entrants[RESTORED], config)
         changed = ablated(entrants[RESTORED], config.ablations, sequences)
         more_estimates = estimates(config.ablations, changed)
-        album = Album(
-            config.pictures, middle_frames([(s.name, s.num_frames) for s in sequences], config.pictures)
-        )
+        album = Album([(s.name, s.num_frames) for s in sequences], config.pictures)
         timing = Timing()
         scores = _judge(
             sequences,
@@ -216,6 +216,7 @@ def evaluate(
         scores=tuple(scores),
         provenance=_provenance(entrants, opened, config, place)
         | ({"ablations": described(changed)} if changed else {}),
+        quality={sequence.name: data_quality(sequence) for sequence in sequences},
         ablated=tuple(changed),
     )
     for protocol in protocols:
@@ -344,6 +345,13 @@ def _provenance(
         "networks": networks,
         "settings": to_plain(config),
         "versions": versions() | {"device": _device_name(place.device)},
+        "command": repeat_command(
+            networks[RESTORED]["checkpoint"],
+            store.place,
+            to_plain(config),
+            to_plain(EvaluateConfig()),
+            {name: network["checkpoint"] for name, network in networks.items() if name != RESTORED},
+        ),
     }
 
 
@@ -352,7 +360,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _write(out: Path, results: Results, album: Album, timing: Mapping[str, float]) -> Path:
-    for frame in album.middle:
+    for frame in album.samples:
         write_png(out / "samples" / f"{frame.sequence}_{frame.frame}.png", panels(frame))
     for protocol in results.protocols:
         folder = out / protocol.name

@@ -4,9 +4,10 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from model.evaluation.data_quality import DataQuality
 from model.evaluation.judge import RESTORED
 from model.evaluation.protocols import Protocol
 from model.evaluation.scores import FrameScore, MeanScore, finite_or_none, mean_score
@@ -23,8 +24,9 @@ class Results:
         methods: in the order of the tables; the first is `restored`.
         frames: frames restored, of each sequence, in order.
         scores: of every frame that has a sharp one, by every protocol.
-        provenance: checkpoint, store, settings and versions, as plain values.
+        provenance: checkpoint, store, settings, versions and command, as plain values.
         ablated: the methods that are the network of `restored` with other spikes.
+        quality: of the data, by sequence.
     """
 
     split: str
@@ -34,6 +36,12 @@ class Results:
     scores: tuple[FrameScore, ...]
     provenance: Mapping[str, Any]
     ablated: tuple[str, ...] = ()
+    quality: Mapping[str, DataQuality] = field(default_factory=dict)
+
+    @property
+    def psnr_protocol(self) -> Protocol | None:
+        """The first protocol that gives a PSNR: by it frames are compared; None where no protocol does."""
+        return next((protocol for protocol in self.protocols if "psnr" in protocol.metrics), None)
 
     def means(self, protocol: Protocol | None = None) -> dict[str, MeanScore]:
         """Over the whole split, by method; by the first protocol unless another is given."""

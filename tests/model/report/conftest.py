@@ -1,11 +1,15 @@
 """Made-up results and pictures for the report, and a look at the HTML that comes of them."""
 
+import dataclasses
 import html.parser
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from model.evaluation.data_quality import DataQuality, LightQuality
 from model.evaluation.judge import JudgedFrame
 from model.evaluation.pictures import Album
 from model.evaluation.protocols import PROTOCOLS
@@ -22,10 +26,14 @@ def frame_score(sequence: str, index: int, method: str, psnr: float, ssim: float
 
 
 def make(
-    frames: int = 3, sequences: tuple[str, ...] = ("a", HOSTILE), psnr: float | None = 30.0
+    frames: int = 3,
+    sequences: tuple[str, ...] = ("a", HOSTILE),
+    psnr: float | None = 30.0,
+    size: tuple[int, int] = (12, 16),
 ) -> tuple[Results, Album]:
     """Results of `sequences` of `frames` frames, each 1 dB better than the last; restored is the best by 3 dB."""
-    scores, album = [], Album(4, frozenset((name, 1) for name in sequences))
+    scores, album = [], Album([(name, frames) for name in sequences], 4)
+    random = np.random.default_rng(0)
     for name in sequences:
         for i in range(frames):
             mine = [
@@ -33,9 +41,8 @@ def make(
                 for m in (METHODS if psnr is not None else ())
             ]
             scores += mine
-            images = {
-                m: torch.full((3, 12, 16), 40, dtype=torch.uint8) for m in (*METHODS, "sharp", "spikes")
-            }
+            names = (*METHODS, *(("sharp",) if psnr is not None else ()), "spikes")
+            images = {m: torch.from_numpy(random.integers(0, 256, (3, *size), np.uint8)) for m in names}
             album.offer(
                 JudgedFrame(sequence=name, frame=f"{i:06d}", index=i, images=images, scores=tuple(mine))
             )
@@ -52,6 +59,7 @@ def make(
         "networks": {"restored": network, HOSTILE: network},
         "settings": {"split": "test"},
         "versions": {"torch": "2.13"},
+        "command": f"spk evaluate '{HOSTILE}'",
     }
     results = Results(
         split="test",
@@ -60,8 +68,17 @@ def make(
         frames=dict.fromkeys(sequences, frames),
         scores=tuple(scores),
         provenance=provenance,
+        quality={name: good_data() for name in sequences},
     )
     return results, album
+
+
+def good_data(**changes: Any) -> DataQuality:
+    """The quality of data without a flaw, but for changes."""
+    light = LightQuality(slope=0.011, r2_median=0.97, r2_worst=0.91, attainable=0.98, questionable=False)
+    timing = {"rate": "240 Hz", "jitter": "3 us", "verdict": "regular"}
+    good = DataQuality(timing=timing, spike_frames=(88, 88), offset=0, residual_ns=2100, runs=1, light=light)
+    return dataclasses.replace(good, **changes)
 
 
 def scored(psnr: dict[str, dict[str, list[float]]], ssim: float = 0.5) -> Results:
@@ -75,7 +92,14 @@ def scored(psnr: dict[str, dict[str, list[float]]], ssim: float = 0.5) -> Result
     ]
     frames = {sequence: len(by_method[methods[0]]) for sequence, by_method in psnr.items()}
     return Results(
-        split="test", protocols=(RGB8,), methods=methods, frames=frames, scores=tuple(scores), provenance={}
+        split="test",
+        protocols=(RGB8,),
+        methods=methods,
+        frames=frames,
+        scores=tuple(scores),
+        provenance={
+            "networks": {m: {} for m in methods if m not in ("spike_only", "blurry") and "=" not in m}
+        },
     )
 
 
@@ -83,6 +107,7 @@ class Elements(html.parser.HTMLParser):
     """Counts elements, and collects cells of tables, what would be loaded from elsewhere, and tags left open."""
 
     VOID = ("meta", "link", "img", "br", "line", "path")
+    LOADING = ("src", "href", "action", "srcset")
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -100,7 +125,7 @@ class Elements(html.parser.HTMLParser):
         elif tag in ("td", "th"):
             self.rows[-1].append("")
         for name, value in attributes:
-            if name in ("src", "href", "action", "srcset") and not (value or "").startswith("data:"):
+            if name in self.LOADING and not (value or "").startswith(("data:", "#")):
                 self.external.append(f"{tag} {name}={value}")
         if tag not in self.VOID:
             self.open.append(tag)
@@ -134,6 +159,11 @@ def made() -> Callable[..., tuple[Results, Album]]:
 @pytest.fixture(scope="session")
 def results_of() -> Callable[..., Results]:
     return scored
+
+
+@pytest.fixture(scope="session")
+def quality_of() -> Callable[..., DataQuality]:
+    return good_data
 
 
 @pytest.fixture(scope="session")

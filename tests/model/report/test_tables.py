@@ -1,70 +1,99 @@
-"""The tables of the report, cell by cell."""
+"""Sequences, worst frames and the data's quality, cell by cell."""
 
+import dataclasses
 import math
 import re
 
-from model.report.tables import sequence_table, summary_table
+from model.report.frames import frame_rows
+from model.report.tables import data_table, sequence_table, worst_lists
 
 
-def test_the_summary_has_both_means_and_a_dot_on_a_common_scale(results_of, read_html):
+def test_each_sequence_tells_what_was_gained_and_its_worst_frame(results_of, read_html):
     psnr = {
-        "a": {"restored": [30.0, 32.0, 34.0], "x": [25.0, 25.0, 25.0], "blurry": [24.0, 24.0, 24.0]},
-        "b": {"restored": [40.0], "x": [29.0], "blurry": [24.0]},
+        "up": {"restored": [33.0, 31.0], "x": [34.0, 34.0], "blurry": [30.0, 30.0]},
+        "down": {"restored": [28.5], "x": [20.0], "blurry": [30.0]},
+        "perfect": {"restored": [math.inf], "x": [20.0], "blurry": [30.0]},
     }
-    html = summary_table(results_of(psnr))
-    elements = read_html(html)
-    assert elements.open == []
-    _, restored, x, blurry = elements.rows
-    # Restored: (30 + 32 + 34 + 40) / 4 over frames, (32 + 40) / 2 over sequences; x: 104 / 4 and 54 / 2.
-    assert restored == ["Restoredthe network under test", "", "34.00", "0.5000", "36.00", "0.5000", "4"]
-    assert x == ["xfor comparison", "", "26.00", "0.5000", "27.00", "0.5000", "4"]
-    assert blurry == ["Blurry inputwhat it was given", "", "24.00", "0.5000", "24.00", "0.5000", "4"]
-    # From 24 to 34 dB: x is a fifth of the way.
-    assert re.findall(r'<i style="left:([\d.]+)%', html) == ["100.0", "20.0", "0.0"]
-
-
-def test_the_best_of_each_column_stands_out_and_equals_share_it(results_of):
-    html = summary_table(results_of({"a": {"restored": [30.0], "x": [31.0], "blurry": [29.0]}}))
-    assert (
-        re.findall(r"<td class=best>([^<]*)</td>", html)
-        == ["0.5000"] * 2 + ["31.00", "0.5000"] * 2 + ["0.5000"] * 2
-    )
-
-
-def test_a_method_without_a_finite_mean_has_no_dot(results_of, read_html):
-    html = summary_table(results_of({"a": {"restored": [math.inf], "blurry": [30.0]}}))
-    assert re.findall(r'<i style="left:([\d.]+)%', html) == ["0.0"]
-    assert read_html(html).rows[1][2] == "∞"
-    html = summary_table(results_of({"a": {"restored": [], "blurry": []}}))
-    assert "<i " not in html and read_html(html).rows[1][1:] == ["", "–", "–", "–", "–", "0"]
-
-
-def test_each_sequence_tells_its_frames_and_what_was_gained(results_of, read_html):
-    psnr = {
-        "up": {"restored": [31.0, 33.0], "blurry": [30.0, 30.0]},
-        "down": {"restored": [28.5], "blurry": [30.0]},
-        "perfect": {"restored": [math.inf], "blurry": [30.0]},
-    }
-    html = sequence_table(results_of(psnr))
+    results = results_of(psnr)
+    html = sequence_table(results, frame_rows(results), {("up", 1)})
     head, *rows = read_html(html).rows
     assert head == [
-        "sequence",
-        "frames",
-        "RestoredPSNR / SSIM",
-        "Blurry inputPSNR / SSIM",
-        "gain overblurry (dB)",
+        *("sequence", "frames", "RestoredPSNR (dB)", "RestoredSSIM", "xPSNR (dB)", "Blurry inputPSNR (dB)"),
+        *("gain overblurry (dB)", "worst framePSNR (dB)"),
     ]
     assert rows == [
-        ["up", "2", "32.00 / 0.5000", "30.00 / 0.5000", "+2.00"],
-        ["down", "1", "28.50 / 0.5000", "30.00 / 0.5000", "−1.50"],
-        ["perfect", "1", "∞ / 0.5000", "30.00 / 0.5000", "–"],
+        ["up", "2", "32.00", "0.5000", "34.00", "30.00", "+2.00", "000001 · 31.00"],
+        ["down", "1", "28.50", "0.5000", "20.00", "30.00", "−1.50", "000000 · 28.50"],
+        ["perfect", "1", "∞", "0.5000", "20.00", "30.00", "–", "000000 · ∞"],
     ]
-    assert '<td class="gain">+2.00' in html and '<td class="loss">−1.50' in html and "<td>–</td>" in html
-    assert re.findall(r"<td class=best>(\S+)", html) == ["32.00", "30.00", "∞"]
+    assert re.findall(r'<td class="(gain|loss)"', html) == ["gain", "loss"]
+    assert re.findall(r'<td class="best"[^>]*>(\S+?)<', html) == ["34.00", "30.00", "∞"]
+    assert re.findall(r'<button class="link" data-sequence="(\w+)" data-index="(\d)"', html) == [("up", "1")]
 
 
-def test_names_are_escaped(results_of, read_html, hostile):
+def test_doubtful_data_is_marked_beside_the_score(results_of, quality_of):
+    results = results_of(
+        {"a": {"restored": [30.0], "blurry": [29.0]}, "b": {"restored": [30.0], "blurry": [29.0]}}
+    )
+    bad = quality_of(timing={"verdict": "irregular"})
+    results = dataclasses.replace(results, quality={"a": quality_of(), "b": bad})
+    html = sequence_table(results, frame_rows(results), ())
+    assert html.count("data?") == 1 and 'title="irregular times"' in html
+
+
+def test_the_worst_frames_are_listed_by_psnr_and_by_gain(results_of, read_html):
+    results = results_of(
+        {"a": {"restored": [30.0 + i for i in range(12)], "blurry": [29.0 + 1.1 * i for i in range(12)]}}
+    )
+    html = worst_lists(frame_rows(results), {("a", 0)})
+    assert re.findall("<caption>(.*?)</caption>", html) == ["Lowest PSNR", "Largest loss against blurry"]
+    rows = [row for row in read_html(html).rows if row[0] != "frame"]
+    assert len(rows) == 2 * 10
+    assert rows[0] == ["a / 000000", "30.00", "+1.00"] and rows[10] == ["a / 000011", "41.00", "−0.10"]
+    assert html.count('class="link"') == 1
+
+
+def test_without_a_loss_the_list_says_so(results_of):
+    results = results_of({"a": {"restored": [30.0], "blurry": [29.0]}})
+    assert "Least gain over blurry" in worst_lists(frame_rows(results), ())
+    assert worst_lists([], ()) == "<p>No frame has a PSNR.</p>"
+
+
+def test_the_data_of_each_sequence_stands_beside_its_score(results_of, quality_of, read_html):
+    results = results_of({name: {"restored": [30.0], "blurry": [29.0]} for name in ("fine", "gaps", "dark<")})
+    light = quality_of().light
+    quality = {
+        "fine": quality_of(),
+        "gaps": quality_of(runs=2, offset=-3, spike_frames=(80, 88), faults=("gaps: step at frame 7, 4 ms",)),
+        "dark<": quality_of(timing={}, light=dataclasses.replace(light, r2_median=0.41, questionable=True)),
+    }
+    html = data_table(dataclasses.replace(results, quality=quality))
+    elements = read_html(html)
+    fine, gaps, dark = elements.rows[1:]
+    assert fine == [
+        *("fine", "no objection", "30.00", "0.970", "0.910", "0.980", "0.011", "2.1", "0", "1", "88"),
+        *("240 Hz", "3 us", "–"),
+    ]
+    assert gaps[1] == "1 gap" and gaps[8:11] == ["−3" if gaps[8].startswith("−") else "-3", "2", "80 to 88"]
+    assert dark[:2] == ["dark<", "frames do not fit their spikes: median R² 0.41"] and dark[-3:] == ["–"] * 3
+    assert "gaps: 1 remark" in elements.text and "step at frame 7" in elements.text and elements.open == []
+
+
+def test_columns_that_nothing_is_known_for_are_not_there(results_of, quality_of, read_html):
+    results = results_of({"a": {"restored": [30.0], "blurry": [29.0]}})
+    assert data_table(results) == "<p>Nothing is known of the data.</p>"
+    html = data_table(dataclasses.replace(results, quality={"a": quality_of(timing={}, light=None)}))
+    assert "R²" not in html and "jitter" not in html and len(read_html(html).rows[1]) == 7
+
+
+def test_names_are_escaped(results_of, quality_of, read_html, hostile):
     results = results_of({hostile: {"restored": [30.0], hostile: [30.0], "blurry": [29.0]}})
-    for html in (summary_table(results), sequence_table(results)):
+    results = dataclasses.replace(results, quality={hostile: quality_of(set_aside=((hostile, hostile),))})
+    rows = frame_rows(results)
+    for html in (
+        sequence_table(results, rows, {(hostile, 0)}),
+        worst_lists(rows, {(hostile, 0)}),
+        data_table(results),
+    ):
         elements = read_html(html)
         assert "script" not in elements.counts and hostile in elements.text and elements.open == []
