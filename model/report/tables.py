@@ -8,9 +8,11 @@ from model.evaluation.data_quality import DataQuality, LightQuality
 from model.evaluation.judge import BLURRY, RESTORED
 from model.evaluation.results import Results
 from model.report.frames import FrameRow
-from model.report.marks import PSNR, gain_over, main_methods, metric, signed, swatch, title, toned
+from model.report.marks import PSNR, counted, gain_over, main_methods, metric, signed, swatch, title, toned
 
 LISTED = 10
+_TIMING = {"rate": "frame rate", "jitter": "jitter", "clock": "clock"}
+"""Columns of what `DataQuality.timing` says, by key; each is there if it is known of any sequence."""
 Place = tuple[str, int]
 """Sequence and index of a frame."""
 
@@ -107,7 +109,7 @@ def data_table(results: Results) -> str:
     if not results.quality:
         return "<p>Nothing is known of the data.</p>"
     qualities = results.quality.values()
-    timed, lit = any(quality.timing for quality in qualities), any(quality.light for quality in qualities)
+    lit = any(quality.light for quality in qualities)
     first = metric(results.protocols[0].metrics[0]).heading
     labels = [f"{title(RESTORED)}<br>{first}"]
     labels += (
@@ -116,14 +118,15 @@ def data_table(results: Results) -> str:
         else []
     )
     labels += ["residual<br>µs", "offset<br>applied", "runs"]
-    words = ["exposure<br>spike frames", *(["frame rate", "jitter", "clock"] if timed else [])]
+    timed = [key for key in _TIMING if any(key in quality.timing for quality in qualities)]
+    words = ["exposure<br>spike frames", *(_TIMING[key] for key in timed)]
     head = [_sortable("sequence", text=True), _sortable("verdict", text=True), *map(_sortable, labels)]
     head += [_sortable(word, text=True) for word in words]
     rows = [_data_row(results, name, quality, timed, lit) for name, quality in results.quality.items()]
     return _table(head, rows) + "".join(_data_details(results.quality.items()))
 
 
-def _data_row(results: Results, name: str, quality: DataQuality, timed: bool, lit: bool) -> str:
+def _data_row(results: Results, name: str, quality: DataQuality, timed: Iterable[str], lit: bool) -> str:
     first, doubts = results.protocols[0].metrics[0], "; ".join(quality.doubts)
     cells = [
         f"<th scope=row>{escape(name)}</th>",
@@ -133,13 +136,12 @@ def _data_row(results: Results, name: str, quality: DataQuality, timed: bool, li
         _value(results.sequence_means(name)[RESTORED].values[first], first),
         *(_light_cells(quality.light) if lit else ()),
         _number(quality.residual_ns, f"{quality.residual_ns / 1000:.3g}"),
-        _number(quality.offset, f"{quality.offset:+d}" if quality.offset else "0"),
+        _number(quality.offset, signed(quality.offset, 0) if quality.offset else "0"),
         _number(quality.runs, str(quality.runs)),
     ]
     fewest, most = quality.spike_frames
     cells.append(f"<td>{fewest if fewest == most else f'{fewest} to {most}'}</td>")
-    if timed:
-        cells += [f"<td>{escape(quality.timing.get(key, '–'))}</td>" for key in ("rate", "jitter", "clock")]
+    cells += [f"<td>{escape(quality.timing.get(key, '–'))}</td>" for key in timed]
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -161,7 +163,7 @@ def _data_details(qualities: Iterable[tuple[str, DataQuality]]) -> Iterable[str]
         lines += [f"not used: {path}" for path in quality.left_out]
         if lines:
             items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-            yield f"<details><summary>{escape(name)}: {len(lines)} remarks</summary><ul>{items}</ul></details>"
+            yield f"<details><summary>{escape(name)}: {counted(len(lines), 'remark')}</summary><ul>{items}</ul></details>"
 
 
 def _doubt(quality: DataQuality | None) -> str:

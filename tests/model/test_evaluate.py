@@ -50,6 +50,7 @@ class FakeSequence:
         self.sharp_index[list(self.without_sharp)] = -1
         self.has_sharp = self.sharp_index >= 0
         self.runs = ((0, self.num_frames),)
+        self.attributes, self.light = {}, ()
 
     def voxels(self, name: str) -> np.ndarray:
         return self.counts

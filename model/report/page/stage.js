@@ -66,14 +66,15 @@ class Stage {
     const ratio = this.picture.width / this.picture.height, count = this.windows.length, gap = 6;
     const width = this.element.parentElement.clientWidth;
     const height = Math.max(LEAST_HEIGHT, (width < NARROW ? 0.95 : 0.74) * innerHeight);
-    let best = 0;
-    for (let columns = 1; columns <= count; columns++) {
-      const rows = Math.ceil(count / columns);
-      const across = Math.min((width - gap * (columns - 1)) / columns, ((height - gap * (rows - 1)) / rows) * ratio);
-      best = Math.max(best, across);
+    let best = 0, columns = 1;
+    for (let tried = 1; tried <= count; tried++) {
+      const rows = Math.ceil(count / tried);
+      const across = Math.min((width - gap * (tried - 1)) / tried, ((height - gap * (rows - 1)) / rows) * ratio);
+      if (across > best) [best, columns] = [across, tried];
     }
     this.width = Math.floor(Math.min(best, LARGEST * this.picture.width));
     this.height = Math.round(this.width / ratio);
+    this.element.style.gridTemplateColumns = `repeat(${columns}, ${this.width}px)`;
     for (const panel of this.windows) {
       panel.style.width = `${this.width}px`;
       panel.style.height = `${this.height}px`;

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_the_page_is_told_how_far_frames_were_shrunk():
     assert encode_frames([], 10**9).shrunk is None
 
 
-@pytest.mark.parametrize(("level", "next_level"), zip(LEVELS, LEVELS[1:], strict=False))
+@pytest.mark.parametrize(("level", "next_level"), itertools.pairwise(LEVELS))
 def test_levels_fall(level, next_level):
     assert next_level.side <= level.side and next_level.quality < level.quality
     assert next_level.lossless <= level.lossless and next_level.patch < level.patch
