@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from model.evaluate import EvaluateConfig
 from model.evaluation.baselines import spike_only
-from model.evaluation.no_reference import reblur, spike_agreement
+from model.evaluation.no_reference import psnr_reblur, spike_agreement
 from model.evaluation.shots import Candidate, Shot
 from model.metrics import psnr, to_rgb8
 from model.normalize import to_unit
@@ -42,7 +42,7 @@ from pipeline.store import Sequence, open_store
 from pipeline.voxelize import voxelize
 from pipeline.voxels import frames_per_bin
 
-MEASURES = {"reblur": reblur, "spikes": spike_agreement}
+MEASURES = {"reblur": psnr_reblur, "spikes": spike_agreement}
 SHARP, BLURRY, ESTIMATE = "sharp", "blurry", "spike_only"
 LEAST_RANK = 0.8
 SHARP_SPIKES = (0.85, 1.15)

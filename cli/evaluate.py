@@ -123,7 +123,7 @@ def _decimals(metric: str) -> int:
 
 
 def _in_decibels(metric: str) -> bool:
-    return metric.startswith(("psnr", "reblur"))
+    return metric.startswith("psnr")
 
 
 def _number(value: object, decimals: int, sign: str = "") -> str:

@@ -48,7 +48,7 @@ def spike_agreement(candidate: Candidate, shot: Shot) -> float:
     return (noise / (near[seen] - foretold).square().mean()).sqrt().item()
 
 
-def reblur(candidate: Candidate, shot: Shot) -> float:
+def psnr_reblur(candidate: Candidate, shot: Shot) -> float:
     """PSNR in dB of the frame, carried back through the exposure by the spikes, against the blurry frame.
 
     Restored x (rate over the exposure / rate around the instant) = blurry, at the spikes' resolution and in light,

@@ -150,12 +150,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
         _protocol(
             "no-reference",
             "every frame, with or without a sharp one, clamped to [0, 1] and rounded to 8 bit, read as light at the "
-            "spikes' resolution; reblur: PSNR of the frame, carried back through the exposure by the ratio of the "
+            "spikes' resolution; psnr_reblur: PSNR of the frame, carried back through the exposure by the ratio of the "
             "spike rates, against the blurry frame, in patches of 7x7 spike pixels; spikes: how far it foretells the "
             "spikes in the eighth of the exposure around its instant, 1 is as well as counting noise allows, more "
             "is noise that was copied; both see no detail finer than a spike pixel; mean over frames",
             needs_sharp=False,
-            reblur=no_reference.reblur,
+            psnr_reblur=no_reference.psnr_reblur,
             spikes=no_reference.spike_agreement,
         ),
     )

@@ -34,4 +34,4 @@ def _scores(mean: MeanScore, *, of_sequence: bool) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    return f"{value:.2f} dB" if name.startswith(("psnr", "reblur")) else f"{value:.4f}"
+    return f"{value:.2f} dB" if name.startswith("psnr") else f"{value:.4f}"

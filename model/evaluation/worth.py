@@ -125,7 +125,7 @@ def ignores_spikes(found: Mapping[str, Difference]) -> bool | None:
 def worth_in_words(protocol: Protocol, found: Mapping[str, Difference]) -> str:
     """One plain sentence about what the spikes are worth; empty where nothing that was tried could tell."""
     metric = protocol.metrics[0]
-    unit = "PSNR" if metric == "psnr" else metric
+    unit = metric.upper().replace("_", " ")
     telling = [name for name in TELLING if name in found and found[name].frames]
     if not telling:
         return ""

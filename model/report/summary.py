@@ -62,6 +62,8 @@ def notes(results: Results, dropped: int) -> str:
         found.append(
             f"{results.unscored} of {results.num_frames} frames have no sharp frame: restored, but not scored."
         )
+    if results.ablated and results.worth()["text"]:
+        found.append(results.worth()["text"])
     identical = {title(name): mean.identical for name, mean in results.means().items() if mean.identical}
     if identical:
         counts = ", ".join(f"{name} {count}" for name, count in identical.items())

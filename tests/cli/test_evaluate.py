@@ -98,5 +98,5 @@ def test_changes_to_spikes_that_mean_nothing_are_told_what_there_is(trained: Pat
 
 def test_frames_without_a_sharp_one_are_scored_by_agreement(trained: Path, tmp_path: Path, spk) -> None:
     ran = spk("evaluate", trained, "-o", tmp_path, "--protocol", "no-reference", "--json")
-    assert ran.json["protocols"]["no-reference"].keys() >= {"reblur", "spikes", "frames"}
-    assert "REBLUR dB" in ran.err and Path(ran.json["report"]).is_file()
+    assert ran.json["protocols"]["no-reference"].keys() >= {"psnr_reblur", "spikes", "frames"}
+    assert "PSNR_REBLUR dB" in ran.err and Path(ran.json["report"]).is_file()

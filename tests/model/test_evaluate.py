@@ -475,4 +475,4 @@ def test_frames_without_a_sharp_one_have_scores_of_their_own(bench: SimpleNamesp
     assert (found["rgb8-all"]["frames"], found["no-reference"]["frames"]) == (8, 9)
     summary = json.loads((tmp_path / "no-reference" / "summary.json").read_text())
     assert summary["unscored_frames"] == 0 and "psnr" not in summary["methods"]["restored"]
-    assert set(rows_of(tmp_path / "no-reference" / "per_frame.csv")[0]) >= {"reblur", "spikes"}
+    assert set(rows_of(tmp_path / "no-reference" / "per_frame.csv")[0]) >= {"psnr_reblur", "spikes"}

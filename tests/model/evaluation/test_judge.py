@@ -187,4 +187,4 @@ def test_a_protocol_without_a_reference_scores_frames_without_a_sharp_one():
     ]
     assert second.psnr is None and second.psnrs == {} and first.psnr == first.psnrs["restored"]
     (alone, _) = judged(recording(), protocols=("no-reference",))
-    assert alone.psnrs == {} and set(alone.scores[0].values) == {"reblur", "spikes"}
+    assert alone.psnrs == {} and set(alone.scores[0].values) == {"psnr_reblur", "spikes"}

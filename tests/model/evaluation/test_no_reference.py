@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.evaluation.no_reference import reblur, spike_agreement
+from model.evaluation.no_reference import psnr_reblur, spike_agreement
 from model.evaluation.protocols import PROTOCOLS
 from model.evaluation.shots import Candidate, Shot
 from pipeline.simulation.camera import SpikeCamera
@@ -62,8 +62,8 @@ def test_values_that_are_the_root_of_light_are_read_as_such():
 def test_a_frame_that_the_spikes_turn_back_into_the_blurry_one_is_reblurred_exactly():
     # Steady light would have given 1, 2 and 3 spikes around the instant; the middle had half of that.
     recorded = shot(grey(51, 102, 153), bands(1, 1, 3), bands(7, 15, 21))
-    assert reblur(candidate(grey(51, 51, 153)), recorded) == math.inf
-    assert 5 < reblur(candidate(grey(51, 102, 153)), recorded) < 20
+    assert psnr_reblur(candidate(grey(51, 51, 153)), recorded) == math.inf
+    assert 5 < psnr_reblur(candidate(grey(51, 102, 153)), recorded) < 20
 
 
 def test_reblurring_is_that_of_a_plain_loop_over_patches():
@@ -79,10 +79,10 @@ def test_reblurring_is_that_of_a_plain_loop_over_patches():
             apart = picture[patch] / 255 * steady - blurry[patch] / 255 * near[patch]
             errors += [(apart[channel].mean() / near[patch].mean()) ** 2 for channel in range(3)]
     expected = -10 * math.log10(np.mean(errors))
-    assert reblur(candidate(torch.from_numpy(picture)), recorded) == pytest.approx(expected, rel=1e-9)
+    assert psnr_reblur(candidate(torch.from_numpy(picture)), recorded) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("measure", [reblur, spike_agreement])
+@pytest.mark.parametrize("measure", [psnr_reblur, spike_agreement])
 def test_without_light_that_the_spikes_follow_there_is_no_number(measure):
     flat = shot(grey(80, 80), bands(1, 2), bands(3, 4))
     for recorded in (
@@ -122,7 +122,7 @@ def filmed(request):
 
 def means(shots, spoil):
     made = [(candidate(spoil(one)), one) for one in shots]
-    return tuple(np.mean([measure(*each) for each in made]) for measure in (reblur, spike_agreement))
+    return tuple(np.mean([measure(*each) for each in made]) for measure in (psnr_reblur, spike_agreement))
 
 
 def test_sharp_frames_are_as_good_as_noise_allows_and_others_are_worse(filmed):
@@ -147,4 +147,4 @@ def test_its_protocol_scores_frames_without_a_sharp_one(filmed):
     protocol, one = PROTOCOLS["no-reference"], replace(filmed[0], sharp=None)
     assert not protocol.needs_sharp
     values = protocol.score(candidate(one.blurry), one)
-    assert tuple(values) == protocol.metrics == ("reblur", "spikes")
+    assert tuple(values) == protocol.metrics == ("psnr_reblur", "spikes")
