@@ -83,14 +83,14 @@ def evaluate(
         score_table(output, f"{config.split} split, protocol {by.name}", report.results.rows(by), by.metrics)
     found = report.to_json()
     if "spikes" in found:
-        _say_worth(output, found["spikes"])
+        _say_worth(output, found["spikes"], config.protocols[0])
     seconds, rate = report.timing["seconds"], report.timing["frames_per_second"]
     output.say(f"took {human_time(seconds)}, {rate:.3g} frames/s")
     output.say(f"report: {report.report}")
     output.result(found)
 
 
-def _say_worth(output: Output, worth: Mapping[str, Any]) -> None:
+def _say_worth(output: Output, worth: Mapping[str, Any], protocol: str) -> None:
     """Print how other spikes change the scores."""
     rows = [{"name": name, **values} for name, values in worth["differences"].items()]
     frames = {row["name"]: row.pop("frames") for row in rows}
@@ -99,7 +99,11 @@ def _say_worth(output: Output, worth: Mapping[str, Any]) -> None:
         (row["name"], str(frames[row["name"]]), *(_number(row[m], _decimals(m), "+") for m in metrics))
         for row in rows
     ]
-    output.table("other spikes, difference to restored", ("spikes", "frames", *map(_column, metrics)), cells)
+    output.table(
+        f"other spikes, difference to restored, protocol {protocol}",
+        ("spikes", "frames", *map(_column, metrics)),
+        cells,
+    )
     if worth["text"]:
         output.say(worth["text"])
 

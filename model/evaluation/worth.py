@@ -118,15 +118,15 @@ def _minus(a: float, b: float) -> float:
 
 def ignores_spikes(found: Mapping[str, Difference]) -> bool | None:
     """Whether the network takes no notice of its spikes; None where nothing that was tried could tell."""
-    telling = [found[name] for name in TELLING if name in found and found[name].frames]
-    return all(difference.largest < IGNORED for difference in telling) if telling else None
+    telling = _telling(found)
+    return all(found[name].largest < IGNORED for name in telling) if telling else None
 
 
 def worth_in_words(protocol: Protocol, found: Mapping[str, Difference]) -> str:
     """One plain sentence about what the spikes are worth; empty where nothing that was tried could tell."""
     metric = protocol.metrics[0]
     unit = metric.upper().replace("_", " ")
-    telling = [name for name in TELLING if name in found and found[name].frames]
+    telling = _telling(found)
     if not telling:
         return ""
     if ignores_spikes(found):
@@ -138,3 +138,8 @@ def worth_in_words(protocol: Protocol, found: Mapping[str, Difference]) -> str:
     if lost < 0:
         return f"The spikes do harm: with {telling[0]} the network gains {-lost:.2f} dB of mean {unit}."
     return f"The spikes are worth {lost:.2f} dB of mean {unit}: so much is lost with {telling[0]}."
+
+
+def _telling(found: Mapping[str, Difference]) -> list[str]:
+    """The changes that leave nothing of the right spikes and have scores to compare."""
+    return [name for name in TELLING if name in found and not math.isnan(found[name].largest)]
