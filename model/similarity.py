@@ -1,7 +1,7 @@
 """Structural similarity (SSIM; Wang et al., 2004) with any separable window, in float64.
 
-A frame goes through in strips of a few rows, small enough for a processor's cache, and a window is applied as a
-product with a banded matrix, which is what linear algebra libraries are fastest at.
+A frame goes through in strips of some rows, and a window is applied as a product with a banded matrix, which is what
+linear algebra libraries are fastest at.
 """
 
 import math
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-STRIP = 32
-"""Rows of the map that are computed at once, and the width of a block of columns."""
+STRIP, CUDA_STRIP = 32, 128
+"""Rows of the map that are computed at once, and columns in a block: few, so that a strip fits a processor's cache;
+more on a CUDA device, which would wait for kernels to be launched otherwise.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,12 +62,13 @@ def similarity(x: Tensor, y: Tensor, window: Window, peak: float) -> Tensor:
     x, y = _bordered(x, window), _bordered(y, window)
     channels, height, width = x.shape
     rows, columns = height - size + 1, width - size + 1
-    x, y = (functional.pad(frame, (0, -columns % STRIP)) for frame in (x, y))
-    local_mean = _LocalMean(window, channels, columns, x.device)
+    strip = STRIP if x.device.type == "cpu" else CUDA_STRIP
+    x, y = (functional.pad(frame, (0, -columns % strip)) for frame in (x, y))
+    local_mean = _LocalMean(window, strip, channels, columns, x.device)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for top in range(0, rows, STRIP):
-        strip = slice(top, min(top + STRIP, rows) + size - 1)
-        total += _map(x[:, strip].double(), y[:, strip].double(), local_mean, window, peak).sum()
+    for top in range(0, rows, strip):
+        part = slice(top, min(top + strip, rows) + size - 1)
+        total += _map(x[:, part].double(), y[:, part].double(), local_mean, window, peak).sum()
     return total / (channels * rows * columns)
 
 
@@ -85,9 +88,9 @@ def _map(x: Tensor, y: Tensor, local_mean: "_LocalMean", window: Window, peak: f
 class _LocalMean:
     """Means over the windows of a strip: (C, R + size - 1, columns in blocks) to (C, R, columns)."""
 
-    def __init__(self, window: Window, channels: int, columns: int, device: torch.device) -> None:
+    def __init__(self, window: Window, strip: int, channels: int, columns: int, device: torch.device) -> None:
         self.columns = columns
-        self.band = _band(window.taps, STRIP).to(device)  # (STRIP + size - 1, STRIP)
+        self.band = _band(window.taps, strip).to(device)  # (strip + size - 1, strip)
         self.mixed = _mixing(window, channels).to(device) if window.over_channels else None
 
     def __call__(self, strip: Tensor) -> Tensor:

@@ -76,6 +76,17 @@ def test_windows_over_all_axes_and_the_border_equal_scipy(size, border, mode, re
     assert ours(x, y, window) == pytest.approx(by_filter(x, y, mode, reach), abs=1e-12)
 
 
+def test_the_size_of_strips_does_not_matter(monkeypatch: pytest.MonkeyPatch):
+    x, y = pair(75, 90)
+    windows = [
+        Window(taps=gaussian_taps(11, 1.5)),
+        Window(taps=gaussian_taps(13, 1.5), border="mirror", over_channels=True),
+    ]
+    before = [ours(x, y, window) for window in windows]
+    monkeypatch.setattr("model.similarity.STRIP", 128)
+    assert [ours(x, y, window) for window in windows] == pytest.approx(before, abs=1e-13)
+
+
 def test_bytes_are_taken_as_they_are():
     x, y = (np.rint(255 * frame).astype(np.uint8) for frame in pair(20, 30))
     window = Window(taps=gaussian_taps(11, 1.5))
