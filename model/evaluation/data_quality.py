@@ -44,7 +44,7 @@ class DataQuality:
         runs: stretches of frames without a gap.
         light: None where no RGB camera took the frames.
         set_aside: (where, why) of each frame that is not used.
-        left_out: files that the recording has and no rule uses.
+        left_out: frames without a spike file, which the manifest says to leave out.
         faults: a line for each fault of the clock.
     """
 

@@ -21,7 +21,7 @@ _PIXEL_BYTES = 2.0
 THUMBNAIL_SIDE = 112
 THUMBNAIL_QUALITY = 72
 MOST_THUMBNAILS = 1200
-"""Of longer tests every second, third, ... frame has one."""
+"""Of longer tests every second, third, ... frame has one, and each that is pictured."""
 
 MIDDLE, SPREAD = "middle of its sequence", "one of several, evenly spread"
 WORST, WORST_OF_SEQUENCE, LOSS = "lowest PSNR", "lowest PSNR of its sequence", "least gain over blurry"
@@ -80,7 +80,6 @@ class Album:
         self.samples: list[JudgedFrame] = []
         self.thumbnails: dict[str, list[Thumbnail]] = {name: [] for name, _ in sequences}
         self._sequences = tuple(sequences)
-        self._size = size
         self._middles = middle_frames(sequences, size)
         self._spread: frozenset[tuple[str, int]] | None = None
         self._wanted: dict[tuple[str, int], ReducedFrame] = {}
@@ -90,8 +89,6 @@ class Album:
     def offer(self, frame: JudgedFrame) -> None:
         """Look at a frame and keep what is worth it."""
         place = frame.sequence, frame.index
-        if frame.index % self._every == 0:
-            self.thumbnails[frame.sequence].append(_thumbnail(frame))
         if place in self._middles:
             self.samples.append(frame)
         keys = _keys(frame)
@@ -99,6 +96,8 @@ class Album:
         if self._spread is None:  # the first frame shows what one costs
             self._spread = spread_frames(self._sequences, int(SPREAD_BYTES / _cost(frame)))
         wanted = place in self._middles or place in self._spread
+        if winning or wanted or frame.index % self._every == 0:
+            self.thumbnails[frame.sequence].append(_thumbnail(frame))
         if not (winning or wanted):
             return
         reduced = reduce_frame(frame)

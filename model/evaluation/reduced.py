@@ -12,7 +12,7 @@ from model.evaluation.judge import BLURRY, RESTORED, SHARP, SPIKES, JudgedFrame
 U8 = npt.NDArray[np.uint8]
 Pictures = Mapping[str, U8]
 
-LARGEST_SIDE = 960
+LARGEST_SIDE = 800
 """Of a whole frame as it is kept, in pixels; larger ones are shrunk."""
 WHOLE_PIXELS = 160_000
 """Frames of up to this many pixels are kept as they are, and need no patches."""

@@ -82,9 +82,9 @@ def _parts(results: Results, album: Album, rows: Sequence[FrameRow]) -> dict[str
 
 
 def _pictures_note(encoded: Encoded) -> str:
-    if encoded.shrunk is None:
+    if encoded.lossy_side is None:
         return "Pictures keep every pixel."
     return (
-        f"Whole frames are shown with up to {encoded.shrunk} pixels a side, as JPEG. The places outlined keep every"
-        " pixel. Scores and error maps are of the full frames."
+        f"Whole frames are shown as JPEG, with up to {encoded.lossy_side} pixels a side; places that are outlined keep"
+        " every pixel. Scores and error maps are made of the frames themselves."
     )

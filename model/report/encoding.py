@@ -37,9 +37,9 @@ class Level:
 
 
 LEVELS = (
-    Level(side=LARGEST_SIDE, quality=90, lossless=WHOLE_PIXELS, patch=PATCH),
-    Level(side=LARGEST_SIDE, quality=86, lossless=WHOLE_PIXELS, patch=192),
-    Level(side=800, quality=84, lossless=120_000, patch=160),
+    Level(side=LARGEST_SIDE, quality=92, lossless=WHOLE_PIXELS, patch=PATCH),
+    Level(side=LARGEST_SIDE, quality=87, lossless=WHOLE_PIXELS, patch=208),
+    Level(side=LARGEST_SIDE, quality=83, lossless=120_000, patch=160),
     Level(side=720, quality=80, lossless=80_000, patch=128),
     Level(side=640, quality=76, lossless=40_000, patch=112),
     Level(side=512, quality=72, lossless=20_000, patch=96),
@@ -58,12 +58,12 @@ class Encoded:
     Attributes:
         frames: (the frame, its JSON text).
         dropped: frames that did not fit.
-        shrunk: longest side of a whole frame where it is smaller than the frame was, else None.
+        lossy_side: longest side of whole frames where some are JPEG, else None: all keep every pixel.
     """
 
     frames: tuple[tuple[ReducedFrame, str], ...]
     dropped: int
-    shrunk: int | None
+    lossy_side: int | None
 
 
 def encode_frames(pictured: Sequence[tuple[ReducedFrame, Reasons]], budget: int) -> Encoded:
@@ -81,11 +81,10 @@ def encode_frames(pictured: Sequence[tuple[ReducedFrame, Reasons]], budget: int)
             budget -= len(text)
             texts[i] = text
     kept = tuple((pictured[i][0], texts[i]) for i in sorted(texts))
-    sides = [max(frame.height, frame.width) for frame, _ in kept]
     return Encoded(
         frames=kept,
         dropped=len(pictured) - len(kept),
-        shrunk=level.side if max(sides, default=0) > level.side else None,
+        lossy_side=None if all(_is_exact(frame, level) for frame, _ in kept) else level.side,
     )
 
 
@@ -103,8 +102,7 @@ def _level(pictured: Sequence[tuple[ReducedFrame, Reasons]], budget: int) -> Lev
 
 def encode_frame(frame: ReducedFrame, reasons: Reasons, level: Level) -> dict[str, Any]:
     """A frame with its pictures as plain values."""
-    height, width = next(iter(frame.images.values())).shape[-2:]
-    exact = (height, width) == (frame.height, frame.width) and height * width <= level.lossless
+    exact = _is_exact(frame, level)
     if exact:
         images, errors = _lossless(frame.images), _lossless(frame.errors)
     else:
@@ -123,6 +121,12 @@ def encode_frame(frame: ReducedFrame, reasons: Reasons, level: Level) -> dict[st
         "errors": errors,
         "patches": [_encode_patch(patch, level.patch) for patch in frame.patches],
     }
+
+
+def _is_exact(frame: ReducedFrame, level: Level) -> bool:
+    """Whether the whole frame keeps every pixel."""
+    kept = next(iter(frame.images.values())).shape[-2:]
+    return kept == (frame.height, frame.width) and frame.height * frame.width <= level.lossless
 
 
 def _encode_patch(patch: Patch, side: int) -> dict[str, Any]:

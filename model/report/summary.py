@@ -60,7 +60,8 @@ def notes(results: Results, dropped: int) -> str:
         )
     if results.unscored:
         found.append(
-            f"{results.unscored} of {results.num_frames} frames have no sharp frame: restored, but not scored."
+            f"{results.unscored} of {results.num_frames} frames are restored, but not scored: they have no sharp"
+            f" frame, or {results.protocols[0].name} leaves them out."
         )
     if results.ablated and results.worth()["text"]:
         found.append(results.worth()["text"])

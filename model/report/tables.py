@@ -160,10 +160,11 @@ def _data_details(qualities: Iterable[tuple[str, DataQuality]]) -> Iterable[str]
     """Every fault of a clock and everything that was set aside, to be opened."""
     for name, quality in qualities:
         lines = [*quality.faults, *(f"{path}: {reason}" for path, reason in quality.set_aside)]
-        lines += [f"not used: {path}" for path in quality.left_out]
+        lines += [f"frame {frame}: no spikes, left out" for frame in quality.left_out]
         if lines:
             items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-            yield f"<details><summary>{escape(name)}: {counted(len(lines), 'remark')}</summary><ul>{items}</ul></details>"
+            about = f"{escape(name)}: {counted(len(lines), 'remark')}"
+            yield f"<details><summary>{about}</summary><ul>{items}</ul></details>"
 
 
 def _doubt(quality: DataQuality | None) -> str:

@@ -14,6 +14,8 @@ const make = (tag, properties = {}, ...children) => {
 
 // A PSNR as the data has it: a number, "∞", or null without a score.
 const decibels = (psnr) => (psnr === null || psnr === undefined ? "" : psnr === "∞" ? "∞ dB" : `${psnr.toFixed(2)} dB`);
+// How much better, or null where one of the two is no finite number.
+const gainOf = (psnr, reference) => (typeof psnr === "number" && typeof reference === "number" ? psnr - reference : null);
 const signed = (gain) => `${gain < 0 ? "−" : "+"}${Math.abs(gain).toFixed(2)}`;
 
 const smoothly = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";

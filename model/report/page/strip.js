@@ -6,9 +6,9 @@ const startStrip = (frames, viewer) => {
   let current = null;
 
   const thumb = (sequence, { frame, index, image: source }) => {
-    const restored = sequence.psnrs.restored?.[index], gain = restored - sequence.psnrs.blurry?.[index];
+    const gain = gainOf(sequence.psnrs.restored?.[index], sequence.psnrs.blurry?.[index]);
     const about = make("span", {}, make("span", { textContent: frame }));
-    if (Number.isFinite(gain)) about.append(make("span", { textContent: signed(gain), className: gain < 0 ? "loss" : "" }));
+    if (gain !== null) about.append(make("span", { textContent: signed(gain), className: gain < 0 ? "loss" : "" }));
     const button = make("button", { className: "thumb", tabIndex: -1, disabled: !viewer.isPictured(sequence.name, index) },
       make("img", { src: source, alt: "" }), about);
     if (button.disabled) button.title = "no large picture of this frame";

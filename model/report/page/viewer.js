@@ -83,11 +83,11 @@ const startViewer = (frames, pictures) => {
   });
 
   const describe = (picture) => {
-    const restored = scores(picture, "restored"), gain = restored - scores(picture, "blurry");
+    const restored = scores(picture, "restored"), gain = gainOf(restored, scores(picture, "blurry"));
     const words = decibels(restored) || "not scored";
     byId("caption").replaceChildren(
       make("b", { textContent: `${picture.sequence} / ${picture.frame}` }),
-      Number.isFinite(gain) ? `${words}, ${signed(gain)} over blurry` : words,
+      gain !== null ? `${words}, ${signed(gain)} over blurry` : words,
     );
     byId("why").textContent = `Pictured for: ${picture.reasons.join(", ")}`;
     byId("places").replaceChildren(...places(picture));

@@ -102,7 +102,9 @@ def test_every_frame_has_a_thumbnail_until_there_are_too_many(monkeypatch: pytes
     assert [len(album.thumbnails[name]) for name in "ab"] == [5, 4]
     assert decoded(album.thumbnails["a"][3].jpeg).size == (20, 16)
     monkeypatch.setattr(pictures, "MOST_THUMBNAILS", 4)
-    assert [one.index for one in offered({"a": [30] * 9}, 1).thumbnails["a"]] == [0, 3, 6]
+    monkeypatch.setattr(pictures, "SPREAD_BYTES", 0)
+    # Every third, and number 4, which is pictured as the middle one.
+    assert [one.index for one in offered({"a": [30] * 9}, 1).thumbnails["a"]] == [0, 3, 4, 6]
 
 
 def test_middle_frames_are_spread_over_the_sequences():

@@ -52,7 +52,7 @@ def test_large_frames_are_shrunk_and_keep_the_places_of_largest_error_and_gain()
     restored[:, 100:150, 900:950] += 50  # wrong here, and blurry is right
     blurry[:, 400:450, 100:150] += 90  # wrong here, and restored is right
     kept = reduce_frame(judged(restored=restored, blurry=blurry))
-    assert kept.images["restored"].shape == (3, 480, 960) and kept.errors["restored"].shape == (480, 960)
+    assert kept.images["restored"].shape == (3, 400, 800) and kept.errors["restored"].shape == (400, 800)
     worst, best = kept.patches
     assert (worst.reason, best.reason) == ("largest error", "largest gain")
     for patch, image in ((worst, restored), (best, blurry)):

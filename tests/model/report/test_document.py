@@ -65,7 +65,7 @@ def test_a_page_without_scores_or_pictures_can_be_read(made, read_html):
     results, _ = made(psnr=None)
     text = read_html(report_page(results, Album([], 1))).text
     assert "No frames to show" in text and "No frame has a finite PSNR" in text
-    assert "6 of 6 frames have no sharp frame" in text
+    assert "6 of 6 frames are restored, but not scored" in text
     assert not re.search(r"\bnan\b", text.lower())
 
 

@@ -57,7 +57,7 @@ def test_without_webp_pictures_are_png(monkeypatch):
 
 def test_large_frames_are_jpeg_and_their_patches_keep_every_pixel():
     level = LEVELS[3]
-    made = encode_frame(frame(height=540, width=960, full=2), (WORST,), level)
+    made = encode_frame(frame(height=450, width=800, full=2), (WORST,), level)
     assert not made["exact"] and made["images"]["blurry"].startswith("data:image/jpeg")
     assert decoded(made["images"]["blurry"]).shape == (405, 720, 3)
     assert decoded(made["errors"]["restored"]).shape == (270, 480)
@@ -73,10 +73,14 @@ def test_frames_share_the_best_level_that_fits():
     pictured = [(frame(i, 150, 200), (MIDDLE,)) for i in range(4)]
     whole = encode_frames(pictured, 10**9)
     size = sum(len(text) for _, text in whole.frames)
-    assert [json.loads(text)["exact"] for _, text in whole.frames] == [True] * 4 and whole.shrunk is None
+    assert [json.loads(text)["exact"] for _, text in whole.frames] == [True] * 4 and whole.lossy_side is None
     smaller = encode_frames(pictured, size // 2)
     assert [json.loads(text)["exact"] for _, text in smaller.frames] == [False] * 4
-    assert smaller.dropped == 0 and sum(len(text) for _, text in smaller.frames) <= size // 2
+    assert (
+        smaller.lossy_side
+        and smaller.dropped == 0
+        and sum(len(text) for _, text in smaller.frames) <= size // 2
+    )
 
 
 def test_what_matters_least_is_left_out_where_nothing_else_helps():
@@ -87,9 +91,11 @@ def test_what_matters_least_is_left_out_where_nothing_else_helps():
         assert [one.index for one, _ in found.frames] == kept and found.dropped == 4 - len(kept)
 
 
-def test_the_page_is_told_how_far_frames_were_shrunk():
-    assert encode_frames([(frame(height=540, width=960, full=2), (WORST,))], 10**9).shrunk == LEVELS[0].side
-    assert encode_frames([], 10**9).shrunk is None
+def test_the_page_is_told_how_large_frames_are_shown():
+    assert (
+        encode_frames([(frame(height=450, width=800, full=2), (WORST,))], 10**9).lossy_side == LEVELS[0].side
+    )
+    assert encode_frames([], 10**9).lossy_side is None
 
 
 @pytest.mark.parametrize(("level", "next_level"), itertools.pairwise(LEVELS))

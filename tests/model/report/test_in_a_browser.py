@@ -1,5 +1,6 @@
 """The report in a browser: it shows what it should, follows hands and keys, and is never at a loss for room."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,13 +38,17 @@ def painted(height: int, width: int) -> dict[str, torch.Tensor]:
 
 
 def page_of(made, path: Path, height: int, width: int, frames: int = 4) -> Path:
-    """A report of two sequences of painted frames."""
+    """A report of two sequences of painted frames; the first frame of the second one is not scored."""
     results, _ = made(frames=frames, sequences=("first", "second"))
+    scores = tuple(score for score in results.scores if (score.sequence, score.index) != ("second", 0))
+    results = dataclasses.replace(results, scores=scores)
     album = Album([("first", frames), ("second", frames)], 4)
     for sequence in ("first", "second"):
         for index in range(frames):
             scores = tuple(s for s in results.scores if (s.sequence, s.index) == (sequence, index))
             images = painted(height, width)
+            if not scores:
+                del images["sharp"]
             album.offer(
                 JudgedFrame(
                     sequence=sequence, frame=f"{index:06d}", index=index, images=images, scores=scores
@@ -206,6 +211,19 @@ def test_frames_are_picked_in_the_filmstrip_the_plots_the_lists_and_by_key(brows
     browser.evaluate("document.querySelector('circle.pictured').dispatchEvent(new MouseEvent('click'))")
     assert caption(browser).startswith("first / 000000")
     assert browser.complaints == []
+
+
+def test_a_frame_without_a_score_is_shown_without_one(browser, small):
+    browser.open(small)
+    browser.choose("#sequence", "second")
+    browser.click(".thumb[data-index='0']")
+    assert caption(browser) == "second / 000000not scored"
+    assert browser.evaluate("[...document.querySelectorAll('.tag')].map((tag) => tag.textContent)") == [
+        "Blurry input",
+        "Restored",
+    ]
+    browser.click("[data-mode=grid]")
+    assert len(transforms(browser)) == 2 and browser.complaints == []
 
 
 def test_tables_sort_by_the_column_that_is_pressed(browser, small):

@@ -61,7 +61,7 @@ def test_notes_name_doubtful_data_unscored_identical_and_dropped(results_of, qua
     text = read_html(notes(results, 2)).text
     for part in (
         "1 sequence gives cause for doubt, see Data: a.",
-        "3 of 5 frames have no sharp",
+        "3 of 5 frames are restored, but not scored",
         "Restored 1.",
         "2 pictured frames left",
     ):

@@ -35,7 +35,7 @@ def test_json_cannot_end_its_element(hostile):
     text = to_script_json({"name": hostile})
     assert "<" not in text and "&" not in text and json.loads(text) == {"name": hostile}
     frames = ((None, json.dumps({"sequence": hostile})), (None, "{}"))
-    assert json.loads(pictures_json(Encoded(frames=frames, dropped=0, shrunk=None))) == [
+    assert json.loads(pictures_json(Encoded(frames=frames, dropped=0, lossy_side=None))) == [
         {"sequence": hostile},
         {},
     ]
