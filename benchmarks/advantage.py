@@ -21,7 +21,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import torch
 
 from cli.presets import config_path
@@ -31,6 +30,7 @@ from model.metrics import psnr, to_rgb8
 from model.parallel import ParallelConfig, parallel
 from model.restorer import Restorer, load_restorer
 from model.tiling import restore_tiled
+from pipeline.ablations import Shuffle, Zero
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
 from pipeline.reports import no_progress
@@ -45,16 +45,6 @@ STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.3
 """The 97.5 % quantile of Student's distribution with n - 1 degrees of freedom, by n."""
 FUSED, RGB_ONLY = "fused", "rgb_only"
 METHODS = ("blurry", RGB_ONLY, FUSED, "no spikes", "spikes of another sequence")
-
-
-class NoSpikes:
-    """Voxel grids of the same size and type without one spike in them."""
-
-    def __init__(self, voxels: Any) -> None:
-        self.shape, self.dtype, self._voxels = voxels.shape, voxels.dtype, voxels
-
-    def __getitem__(self, selection: Any) -> np.ndarray:
-        return np.zeros_like(self._voxels[selection])
 
 
 def main() -> None:
@@ -100,14 +90,14 @@ def measure(folder: Path, seed: int, overrides: list[str]) -> dict[str, float]:
         fused, rgb_only = (load_restorer(folder / name, place) for name in (FUSED, RGB_ONLY))
     scores: dict[str, list[float]] = {name: [] for name in METHODS}
     sequences = open_store(store).sequences("test")
-    for sequence, other in zip(sequences, [*sequences[1:], sequences[0]], strict=True):
-        spikes = sequence.voxels(GRIDS)
+    for sequence in sequences:
+        none, others = (change.of(sequence, GRIDS, sequences).grids for change in (Zero(), Shuffle()))
         restored = {
             "blurry": torch.tensor(sequence.blurry[:]),
             RGB_ONLY: restore(rgb_only, sequence, None),
-            FUSED: restore(fused, sequence, spikes),
-            "no spikes": restore(fused, sequence, NoSpikes(spikes)),
-            "spikes of another sequence": restore(fused, sequence, other.voxels(GRIDS)),
+            FUSED: restore(fused, sequence, sequence.voxels(GRIDS)),
+            "no spikes": restore(fused, sequence, none),
+            "spikes of another sequence": restore(fused, sequence, others),
         }
         sharp = torch.tensor(sequence.sharp[:])
         for name, frames in restored.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,19 @@ def evaluate(
     compare: Annotated[
         list[str] | None, typer.Option(help="NAME=CHECKPOINT: score another network beside it.")
     ] = None,
+    ablate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHANGE",
+            help="Restore with other spikes as well: spikes=zero, spikes=shuffle, spikes=shift:±8, spikes=rate:1/2.",
+        ),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,4", help="Restore the spikes of cameras with so many times the threshold as well."
+        ),
+    ] = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -56,6 +69,8 @@ def evaluate(
     from pipeline.config import from_overrides
 
     chosen = [f"protocols={list(expanded(protocol))}"] if protocol else []
+    chosen += [f"ablate={ablate}"] if ablate else []
+    chosen += [f"thresholds=[{thresholds}]"] if thresholds else []
     config = from_overrides(EvaluateConfig, [f"split={split!r}", *chosen, *overrides])
     store = stores[0] if stores else _store_of(checkpoint)
     folder = out or _default_folder(checkpoint)
@@ -66,32 +81,57 @@ def evaluate(
         report = run_evaluation(checkpoint, store, folder, config, compare=others, progress=progress)
     for by in report.results.protocols:
         score_table(output, f"{config.split} split, protocol {by.name}", report.results.rows(by), by.metrics)
+    found = report.to_json()
+    if "spikes" in found:
+        _say_worth(output, found["spikes"], config.protocols[0])
     seconds, rate = report.timing["seconds"], report.timing["frames_per_second"]
     output.say(f"took {human_time(seconds)}, {rate:.3g} frames/s")
     output.say(f"report: {report.report}")
-    output.result(report.to_json())
+    output.result(found)
+
+
+def _say_worth(output: Output, worth: Mapping[str, Any], protocol: str) -> None:
+    """Print how other spikes change the scores."""
+    rows = [{"name": name, **values} for name, values in worth["differences"].items()]
+    frames = {row["name"]: row.pop("frames") for row in rows}
+    metrics = [key for key in rows[0] if key != "name"]
+    cells = [
+        (row["name"], str(frames[row["name"]]), *(_number(row[m], _decimals(m), "+") for m in metrics))
+        for row in rows
+    ]
+    output.table(
+        f"other spikes, difference to restored, protocol {protocol}",
+        ("spikes", "frames", *map(_column, metrics)),
+        cells,
+    )
+    if worth["text"]:
+        output.say(worth["text"])
 
 
 def score_table(
     output: Output, title: str, rows: list[dict[str, object]], metrics: Sequence[str] = ("psnr", "ssim")
 ) -> None:
     """Print what each method scores."""
-    in_decibels = {metric: metric.startswith("psnr") for metric in metrics}
-    columns = [
-        f"{metric.upper()} dB" if decibels else metric.upper() for metric, decibels in in_decibels.items()
-    ]
     cells = [
-        (
-            str(row["name"]),
-            *(_number(row[metric], 2 if decibels else 4) for metric, decibels in in_decibels.items()),
-        )
-        for row in rows
+        (str(row["name"]), *(_number(row[metric], _decimals(metric)) for metric in metrics)) for row in rows
     ]
-    output.table(title, ("method", *columns), cells)
+    output.table(title, ("method", *map(_column, metrics)), cells)
 
 
-def _number(value: object, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if isinstance(value, float) else "-"
+def _column(metric: str) -> str:
+    return f"{metric.upper()} dB" if _in_decibels(metric) else metric.upper()
+
+
+def _decimals(metric: str) -> int:
+    return 2 if _in_decibels(metric) else 4
+
+
+def _in_decibels(metric: str) -> bool:
+    return metric.startswith("psnr")
+
+
+def _number(value: object, decimals: int, sign: str = "") -> str:
+    return f"{value:{sign}.{decimals}f}" if isinstance(value, float) else "-"
 
 
 def _store_of(checkpoint: Path) -> Path:
@@ -129,6 +169,8 @@ def _say_plan(
     output.say(
         f"would restore {counted(frames, 'frame')} of {counted(len(sequences), 'sequence')}, {scored} with"
     )
+    if config.ablations:
+        output.say(f"and again with other spikes: {', '.join(change.name for change in config.ablations)},")
     output.say(
         f"a sharp frame to compare with, by {networks}; and write {folder / config.protocols[0]}/report.html"
     )

@@ -21,10 +21,12 @@ from model.evaluation.results import Results
 from model.evaluation.scores import FrameScore, mean_score
 from model.evaluation.sequence_log import average_line, sequence_line, sequence_log
 from model.evaluation.timing import Timing
+from model.evaluation.worth import ablated, described, estimates
 from model.parallel import Parallel, ParallelConfig, parallel
 from model.report.document import report_page
 from model.restorer import Restorer, load_restorer
 from model.tiling import Tiling
+from pipeline.ablations import Ablation, ChangedSpikes, Threshold, parse_ablation
 from pipeline.config import to_plain
 from pipeline.errors import SpkError, UsageError
 from pipeline.files import write_atomic
@@ -49,6 +51,9 @@ class EvaluateConfig:
         num_frames: frames of a clip; None takes as many as in training.
         overlap_frames: frames that neighbouring clips share; None takes 2, or half of a shorter clip.
         pictures: most frames of a kind that the report shows: middle frames, those with the lowest PSNR, ...
+        ablate: other spikes to restore with as well, as `spikes=zero`, `spikes=shuffle`, `spikes=shift:±8`,
+            `spikes=rate:1/2`.
+        thresholds: of cameras to restore the spikes of as well, in whole multiples of the recording's.
         parallel: device and precision.
     """
 
@@ -61,6 +66,8 @@ class EvaluateConfig:
     num_frames: int | None = None
     overlap_frames: int | None = None
     pictures: int = 10
+    ablate: tuple[str, ...] = ()
+    thresholds: tuple[int, ...] = ()
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
@@ -79,12 +86,20 @@ class EvaluateConfig:
             raise ValueError(f"lpips_weights is set, but protocols has none of {', '.join(LPIPS)}")
         if self.pictures < 1:
             raise ValueError(f"pictures {self.pictures} is below 1")
+        _ = self.ablations  # raises ValueError where they mean nothing
         self.tiling(self.num_frames or max(Tiling().num_frames, 2 * (self.overlap_frames or 0)))
 
     @property
     def chosen(self) -> tuple[Protocol, ...]:
         """The protocols themselves; reads the weights of those that need some."""
         return load_protocols(self.protocols, self.lpips_weights)
+
+    @property
+    def ablations(self) -> tuple[Ablation, ...]:
+        """The changes to the spikes, each once; one time the threshold is no change."""
+        asked = [one for text in self.ablate for one in parse_ablation(text)]
+        cameras = [Threshold(times) for times in self.thresholds]
+        return tuple(dict.fromkeys([*asked, *(camera for camera in cameras if camera.times > 1)]))
 
     def tiling(self, trained_frames: int) -> Tiling:
         """How to cut sequences for a network that was trained on clips of `trained_frames`."""
@@ -123,12 +138,13 @@ class EvaluateReport:
 
     def to_json(self) -> dict[str, Any]:
         """The stable `--json` object."""
-        return {
+        found: dict[str, Any] = {
             "protocols": self.protocols,
             "baselines": self.baselines,
             "report": str(self.report),
             "timing": dict(self.timing),
         }
+        return found | ({"spikes": self.results.worth()} if self.results.ablated else {})
 
 
 def evaluate(
@@ -160,25 +176,48 @@ def evaluate(
     protocols = config.chosen
     opened = open_store(store)
     sequences = _sequences(opened, config.split)
-    paths = {RESTORED: checkpoint} | _checked_names(compare or {})
+    rows = [ablation.name for ablation in config.ablations]
+    paths = {RESTORED: checkpoint} | _checked_names(compare or {}, rows)
     with parallel(config.parallel) as place, _repeatable():
         entrants = {
             name: _entrant(load_restorer(path, place), opened, sequences[0], config)
             for name, path in paths.items()
         }
         voxels = _voxels(opened, entrants[RESTORED], config)
+        changed = ablated(entrants[RESTORED], config.ablations, sequences)
+        more_estimates = estimates(config.ablations, changed)
         album = Album([(s.name, s.num_frames) for s in sequences], config.pictures)
         timing = Timing()
-        scores = _judge(sequences, entrants, voxels, opened.scale, place, album, protocols, timing, progress)
+        scores = _judge(
+            sequences,
+            entrants | changed,
+            voxels,
+            opened.scale,
+            place,
+            album,
+            protocols,
+            timing,
+            more_estimates,
+            progress,
+        )
         timed = timing.to_json() | {"peak_memory_bytes": place.peak_memory_bytes()}
     results = Results(
         split=config.split,
         protocols=protocols,
-        methods=(RESTORED, *(name for name in paths if name != RESTORED), SPIKE_ONLY, BLURRY),
+        methods=(
+            RESTORED,
+            *changed,
+            *(name for name in paths if name != RESTORED),
+            SPIKE_ONLY,
+            *more_estimates,
+            BLURRY,
+        ),
         frames={sequence.name: sequence.num_frames for sequence in sequences},
         scores=tuple(scores),
-        provenance=_provenance(entrants, opened, config, place),
+        provenance=_provenance(entrants, opened, config, place)
+        | ({"ablations": described(changed)} if changed else {}),
         quality={sequence.name: data_quality(sequence) for sequence in sequences},
+        ablated=tuple(changed),
     )
     for protocol in protocols:
         if results.scores and not results.scores_by(protocol):
@@ -213,10 +252,11 @@ def _sequences(store: Store, split: str) -> list[Sequence]:
     return sequences
 
 
-def _checked_names(compare: Mapping[str, Path]) -> dict[str, Path]:
-    taken = [name for name in compare if name in RESERVED or not name]
+def _checked_names(compare: Mapping[str, Path], rows: list[str]) -> dict[str, Path]:
+    fixed = (*RESERVED, *rows, *(f"{SPIKE_ONLY} {row}" for row in rows))
+    taken = [name for name in compare if name in fixed or not name]
     if taken:
-        raise UsageError(f"compare: {taken[0]!r} is taken; choose another name than {', '.join(RESERVED)}")
+        raise UsageError(f"compare: {taken[0]!r} is taken; choose another name than {', '.join(fixed)}")
     return dict(compare)
 
 
@@ -259,6 +299,7 @@ def _judge(
     album: Album,
     protocols: tuple[Protocol, ...],
     timing: Timing,
+    more_estimates: Mapping[str, Mapping[str, ChangedSpikes]],
     progress: Progress,
 ) -> list[FrameScore]:
     total = sum(sequence.num_frames for sequence in sequences)
@@ -266,7 +307,9 @@ def _judge(
     try:
         for number, sequence in enumerate(sequences, start=1):
             first = len(scores)
-            for frame in judge_sequence(sequence, entrants, voxels, scale, place.device, protocols, timing):
+            for frame in judge_sequence(
+                sequence, entrants, voxels, scale, place.device, protocols, timing, more_estimates
+            ):
                 album.offer(frame)
                 scores.extend(frame.scores)
                 timing.frames += 1

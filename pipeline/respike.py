@@ -19,6 +19,27 @@ from pipeline.respike_kernel import ADD_DARK, GAIN_BITS, LOSE, MOST_GAIN, MOST_T
 _SHARES = ("lost_share", "dark_rate", "gain_spread", "dead_share", "hot_share")
 
 
+def raise_threshold(counts: npt.NDArray[Any], phase: npt.NDArray[np.int32], threshold: int) -> None:
+    """Change counts in place to those of a camera with `threshold` times the threshold that sees the same light.
+
+    Args:
+        counts: (T, K, H, W), uint8 or uint16, contiguous; bin 0 is the first of the exposure.
+        phase: (T, H, W), the charge that each pixel starts an exposure with, in spikes, below `threshold`.
+
+    Raises:
+        ValueError: the shapes do not fit each other, or no such threshold.
+    """
+    if phase.shape != (len(counts), *counts.shape[2:]) or not counts.flags.c_contiguous:
+        raise ValueError(f"counts {counts.shape} and phases {phase.shape} do not fit each other")
+    if not 1 <= threshold <= MOST_THRESHOLD:
+        raise ValueError(f"threshold {threshold}: expected 1 to {MOST_THRESHOLD}")
+    planes = counts.reshape(*counts.shape[:2], -1)
+    # No more spikes come out of a bin than were in it, so that its frames are no limit.
+    frames = np.full(counts.shape[:2], np.iinfo(counts.dtype).max, np.int64)
+    gain = np.full(planes.shape[2], 1 << GAIN_BITS, np.int32)
+    REFIRE[counts.dtype.name](planes, frames, phase.reshape(len(phase), -1) << GAIN_BITS, gain, threshold)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeAugmentation:
     """How sensors that are drawn for training samples may differ from the one that recorded. The defaults: not at all.

@@ -26,13 +26,18 @@ I64 = npt.NDArray[np.int64]
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
+@compiled(types.uint64(types.uint64))
+def mixed(state: np.uint64) -> np.uint64:
+    """64 random bits that belong to a state of the counter."""
+    z = (state ^ (state >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return z ^ (z >> np.uint64(31))
+
+
 @compiled(types.float64(types.uint64))
 def log_uniform(state: np.uint64) -> float:
     """The logarithm of the number in (0, 1] that belongs to a state of the counter."""
-    z = (state ^ (state >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
-    z ^= z >> np.uint64(31)
-    return math.log((float(z >> np.uint64(11)) + 1.0) * 2.0**-53)
+    return math.log((float(mixed(state) >> np.uint64(11)) + 1.0) * 2.0**-53)
 
 
 def refire(counts: Counts, frames: I64, phase: I32, gain: I32, threshold: int) -> None:
@@ -107,14 +112,57 @@ def add_dark(counts: Counts, frames: I64, rate: float, seed: np.uint64) -> None:
             time -= end
 
 
-def _for_both(parameters: Any, function: Any) -> dict[str, Any]:
+def thin(counts: npt.NDArray[Any], first: I64, shape: I64, limit: np.uint64, seed: np.uint64) -> None:
+    """Keep each spike with a probability of `limit` / 2**64, wherever the window with it begins.
+
+    The j-th spike of a place has a random number of its own, which depends on the place in the whole and on j only.
+
+    Args:
+        counts: (n, k, h, w), a window of a larger whole.
+        first: (4,), where the window begins.
+        shape: (4,), of the whole.
+    """
+    for n in range(counts.shape[0]):
+        for k in range(counts.shape[1]):
+            for y in range(counts.shape[2]):
+                row = ((first[0] + n) * shape[1] + first[1] + k) * shape[2] + first[2] + y
+                for x in range(counts.shape[3]):
+                    place = np.uint64(row * shape[3] + first[3] + x) << np.uint64(16)
+                    kept = 0
+                    for j in range(counts[n, k, y, x]):
+                        kept += mixed(seed + _GOLDEN * (place + np.uint64(j))) < limit
+                    counts[n, k, y, x] = kept
+
+
+@compiled(types.void(types.int32[:, :, ::1], types.int64[::1], types.int64[::1], types.int64, types.uint64))
+def draw_phases(
+    phases: npt.NDArray[np.int32], first: I64, shape: I64, threshold: int, seed: np.uint64
+) -> None:
+    """Fill `phases` (n, h, w) with numbers below `threshold`, each of which depends on its place in the whole only.
+
+    Args:
+        first: (3,), where the window begins.
+        shape: (3,), of the whole.
+    """
+    for n in range(phases.shape[0]):
+        for y in range(phases.shape[1]):
+            row = (first[0] + n) * shape[1] + first[1] + y
+            for x in range(phases.shape[2]):
+                bits = mixed(seed + _GOLDEN * np.uint64(row * shape[2] + first[2] + x))
+                phases[n, y, x] = ((bits >> np.uint64(32)) * np.uint64(threshold)) >> np.uint64(32)
+
+
+_PLANES = np.s_[:, :, ::1]
+_WINDOW = np.s_[:, :, :, ::1]
+
+
+def _for_both(parameters: Any, function: Any, layout: Any = _PLANES) -> dict[str, Any]:
     """The function compiled for counts of 8 and of 16 bits, by the name of their type."""
     kinds = {"uint8": types.uint8, "uint16": types.uint16}
-    return {
-        name: compiled(types.void(kind[:, :, ::1], *parameters))(function) for name, kind in kinds.items()
-    }
+    return {name: compiled(types.void(kind[layout], *parameters))(function) for name, kind in kinds.items()}
 
 
 REFIRE = _for_both((types.int64[:, ::1], types.int32[:, ::1], types.int32[::1], types.int64), refire)
 LOSE = _for_both((types.float64, types.uint64), lose)
 ADD_DARK = _for_both((types.int64[:, ::1], types.float64, types.uint64), add_dark)
+THIN = _for_both((types.int64[::1], types.int64[::1], types.uint64, types.uint64), thin, _WINDOW)

@@ -80,6 +80,26 @@ class VirtualVoxels(Selectable):
                 f"{path / 'zarr.json'}: {found}, but its spikes give {self.dtype} {self.shape}", REPAIR
             )
 
+    @classmethod
+    def of(
+        cls, spikes: MappedArray, exposure: npt.NDArray[np.int64], num_bins: int, width: int
+    ) -> "VirtualVoxels":
+        """Grids that no store knows of: those of any spans (N, 2) of its spike frames, which are `width` wide.
+
+        Raises:
+            StoreError: a span is empty or lies outside the recording.
+            ValueError: a bin would hold more frames than uint16 can count.
+        """
+        longest = int((exposure[:, 1] - exposure[:, 0]).max(initial=1))
+        shape = [len(exposure), num_bins, spikes.shape[1], width]
+        about = {
+            "rule": BIN_RULE,
+            "num_bins": num_bins,
+            "shape": shape,
+            "dtype": counts_type(longest, num_bins),
+        }
+        return cls(spikes.path, about, spikes, exposure, (spikes.shape[1], width))
+
     def _fill(self, spans: list[Span], out: npt.NDArray[Any]) -> None:
         if not out.size:
             return

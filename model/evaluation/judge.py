@@ -1,5 +1,6 @@
 """Restoring a sequence with several networks at once, and scoring every frame as it comes."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from model.metrics import to_rgb8
 from model.normalize import to_unit
 from model.restorer import Restorer
 from model.tiling import Tiling, restore_tiled
+from pipeline.ablations import ChangedSpikes
 from pipeline.errors import CheckpointError
 from pipeline.previews.preview import enlarge, voxel_preview
 from pipeline.store import Sequence
@@ -27,11 +29,17 @@ RESERVED = (RESTORED, BLURRY, SPIKE_ONLY, SHARP, SPIKES)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entrant:
-    """A network that takes part, and how a sequence is cut for it."""
+    """A network that takes part, and how a sequence is cut for it.
+
+    Attributes:
+        voxels: name of the voxel grids it takes; None for a network that takes none.
+        changed: the spikes it is given in place of the recorded ones, by sequence; None for those recorded.
+    """
 
     restorer: Restorer
     voxels: str | None
     tiling: Tiling
+    changed: Mapping[str, ChangedSpikes] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +49,7 @@ class JudgedFrame:
     Attributes:
         sequence, frame, index: where it is.
         images: uint8 (3, H, W) on the CPU, by method; `sharp` only where there is one; `spikes` is a preview.
-        scores: one a method and protocol; empty without a sharp frame.
+        scores: one a method and protocol; without a sharp frame only by protocols that need none.
     """
 
     sequence: str
@@ -70,6 +78,7 @@ def judge_sequence(
     device: torch.device,
     protocols: Several[Protocol] = (PROTOCOLS[DEFAULT],),
     timing: Timing | None = None,
+    estimates: Mapping[str, Mapping[str, ChangedSpikes]] | None = None,
 ) -> Iterator[JudgedFrame]:
     """Restore a sequence and score its frames, in order, holding no more than a clip of each network in memory.
 
@@ -79,6 +88,7 @@ def judge_sequence(
         scale: RGB pixels per spike pixel.
         protocols: to score by.
         timing: told how long networks and scores take.
+        estimates: other spikes to make the spike-only estimate of as well, by method and sequence.
 
     Raises:
         CheckpointError: a network gives values that are not finite.
@@ -95,15 +105,19 @@ def judge_sequence(
         candidates = {BLURRY: Candidate(image=to_unit(shot.blurry), rgb8=shot.blurry)}
         for name, stream in streams.items():
             with timing.part("networks"):
-                candidates[name] = _candidate(next(stream), entrants[name], f"{sequence.name}/{frame}")
-        estimate = spike_only(shot.blurry, shot.counts, shot.frames_per_bin, shot.instant, scale)
-        candidates[SPIKE_ONLY] = Candidate(image=estimate, rgb8=to_rgb8(estimate))
+                restored = next(stream)
+            if restored is not None:
+                candidates[name] = _candidate(restored, entrants[name], f"{sequence.name}/{frame}")
+        candidates[SPIKE_ONLY] = _estimate(shot, shot.counts)
+        for name, changed in (estimates or {}).items():
+            counts = torch.tensor(changed[sequence.name].grids[index], device=device)
+            candidates[name] = _estimate(shot, counts)
         candidates = {name: replace(made, before=before.get(name)) for name, made in candidates.items()}
         with timing.part("scores"):
             scores = tuple(
                 FrameScore(sequence.name, frame, index, name, protocol.name, protocol.score(candidate, shot))
                 for protocol, frames in scoring
-                if shot.sharp is not None and index in frames
+                if index in frames and not (protocol.needs_sharp and shot.sharp is None)
                 for name, candidate in candidates.items()
             )
         before = {name: candidate.rgb8 for name, candidate in candidates.items()}
@@ -116,12 +130,35 @@ def judge_sequence(
         yield JudgedFrame(sequence=sequence.name, frame=frame, index=index, images=images, scores=scores)
 
 
-def _restored(sequence: Sequence, entrant: Entrant, scale: int, device: torch.device) -> Iterator[Tensor]:
+def _restored(
+    sequence: Sequence, entrant: Entrant, scale: int, device: torch.device
+) -> Iterator[Tensor | None]:
+    """Every frame in order; None where there are no spikes to restore it with, which is a gap in the sequence."""
     voxels = None if entrant.voxels is None else sequence.voxels(entrant.voxels)
+    there = [True] * len(sequence.frames)
+    if entrant.changed is not None:
+        voxels, there, _ = entrant.changed[sequence.name]
     for run in sequence.runs:  # frames on the two sides of a gap are no neighbours
-        yield from restore_tiled(
-            entrant.restorer, sequence.blurry, voxels, entrant.tiling, span=run, scale=scale, device=device
-        )
+        for known, part in itertools.groupby(range(*run), key=lambda index: bool(there[index])):
+            frames = list(part)
+            if not known:
+                yield from [None] * len(frames)
+                continue
+            span = frames[0], frames[-1] + 1
+            yield from restore_tiled(
+                entrant.restorer,
+                sequence.blurry,
+                voxels,
+                entrant.tiling,
+                span=span,
+                scale=scale,
+                device=device,
+            )
+
+
+def _estimate(shot: Shot, counts: Tensor) -> Candidate:
+    image = spike_only(shot.blurry, counts, shot.frames_per_bin, shot.instant, shot.scale)
+    return Candidate(image=image, rgb8=to_rgb8(image))
 
 
 def _candidate(restored: Tensor, entrant: Entrant, frame: str) -> Candidate:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from model.evaluation import measures
+from model.evaluation import measures, no_reference
 from model.evaluation.shots import Candidate, Measure, Shot
 
 Averaging = Literal["frames", "sequences"]
@@ -23,9 +23,10 @@ class Protocol:
     Attributes:
         name: stands beside every number.
         text: its definition, for people.
-        metrics: names of what `score` gives; `psnr` (dB) and `ssim` come first.
+        metrics: names of what `score` gives; `psnr` (dB) and `ssim` come first where they are.
         averaging: what its number is the mean of; the other mean is told as well.
-        frames: which frames of a sequence of n are scored, where they have a sharp one.
+        frames: which frames of a sequence of n are scored.
+        needs_sharp: whether of these only those with a sharp frame are.
         score: the values of one frame, by metric; NaN where one is not defined.
     """
 
@@ -34,6 +35,7 @@ class Protocol:
     metrics: tuple[str, ...] = ("psnr", "ssim")
     averaging: Averaging = "frames"
     frames: Callable[[int], range] = range
+    needs_sharp: bool = True
     score: Score
 
 
@@ -51,6 +53,7 @@ def _protocol(
     text: str,
     averaging: Averaging = "frames",
     frames: Callable[[int], range] = range,
+    needs_sharp: bool = True,
     **by_name: Measure,
 ) -> Protocol:
     return Protocol(
@@ -59,6 +62,7 @@ def _protocol(
         metrics=tuple(by_name),
         averaging=averaging,
         frames=frames,
+        needs_sharp=needs_sharp,
         score=score_of(by_name),
     )
 
@@ -142,6 +146,17 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "first frame of a run, nor next to a missing sharp frame",
             **RGB8,
             psnr_change=measures.psnr_change8,
+        ),
+        _protocol(
+            "no-reference",
+            "every frame, with or without a sharp one, clamped to [0, 1] and rounded to 8 bit, read as light at the "
+            "spikes' resolution; psnr_reblur: PSNR of the frame, carried back through the exposure by the ratio of the "
+            "spike rates, against the blurry frame, in patches of 7x7 spike pixels; spikes: how far it foretells the "
+            "spikes in the eighth of the exposure around its instant, 1 is as well as counting noise allows, more "
+            "is noise that was copied; both see no detail finer than a spike pixel; mean over frames",
+            needs_sharp=False,
+            psnr_reblur=no_reference.psnr_reblur,
+            spikes=no_reference.spike_agreement,
         ),
     )
 }

@@ -11,6 +11,7 @@ from model.evaluation.data_quality import DataQuality
 from model.evaluation.judge import RESTORED
 from model.evaluation.protocols import Protocol
 from model.evaluation.scores import FrameScore, MeanScore, finite_or_none, mean_score
+from model.evaluation.worth import Difference, differences, ignores_spikes, worth_in_words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,7 @@ class Results:
         frames: frames restored, of each sequence, in order.
         scores: of every frame that has a sharp one, by every protocol.
         provenance: checkpoint, store, settings, versions and command, as plain values.
+        ablated: the methods that are the network of `restored` with other spikes.
         quality: of the data, by sequence.
     """
 
@@ -33,6 +35,7 @@ class Results:
     frames: Mapping[str, int]
     scores: tuple[FrameScore, ...]
     provenance: Mapping[str, Any]
+    ablated: tuple[str, ...] = ()
     quality: Mapping[str, DataQuality] = field(default_factory=dict)
 
     @property
@@ -59,6 +62,19 @@ class Results:
         name = (protocol or self.protocols[0]).name
         return [score for score in (self.scores if scores is None else scores) if score.protocol == name]
 
+    def differences(self, protocol: Protocol | None = None) -> dict[str, Difference]:
+        """Of the rows with other spikes to `restored`, by the first protocol unless another is given."""
+        return differences(protocol or self.protocols[0], self.ablated, self.scores)
+
+    def worth(self, protocol: Protocol | None = None) -> dict[str, Any]:
+        """What the spikes are worth: whether they are `ignored` (None: not known), and a sentence as `text`."""
+        found = self.differences(protocol)
+        return {
+            "ignored": ignores_spikes(found),
+            "text": worth_in_words(protocol or self.protocols[0], found),
+            "differences": {name: difference.to_json() for name, difference in found.items()},
+        }
+
     @property
     def num_frames(self) -> int:
         """Frames restored."""
@@ -81,6 +97,7 @@ class Results:
             "unscored_frames": self.num_frames - self.means(protocol)[RESTORED].frames,
             "infinite_psnr": "identical frames are counted, left out of the mean PSNR, and null where all are",
             "methods": {method: mean.to_json() for method, mean in self.means(protocol).items()},
+            **({"spikes": self.worth(protocol)} if self.ablated else {}),
             **self.provenance,
         }
 

@@ -3,7 +3,8 @@
 A frame identical to the sharp one has an infinite PSNR and would make every mean infinite. Such frames are counted
 (`identical`), left out of the mean of PSNR, and kept in the mean of SSIM; the mean of PSNR is infinite only where
 all frames are identical. JSON has no infinity: an infinite value is written as null beside that count. A value that
-is not defined for a frame is NaN, and left out of the means of its metric.
+is not defined for a frame is NaN, and left out of the means of its metric. What is said of PSNR holds for the first
+metric of any other protocol.
 """
 
 import math
@@ -31,11 +32,12 @@ class FrameScore:
 
     @property
     def psnr(self) -> float:
-        return self.values["psnr"]
+        """NaN under a protocol without it; so is `ssim`."""
+        return self.values.get("psnr", math.nan)
 
     @property
     def ssim(self) -> float:
-        return self.values["ssim"]
+        return self.values.get("ssim", math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class MeanScore:
     """The means of one method under one protocol; NaN without frames.
 
     Attributes:
-        identical: frames with an infinite PSNR.
+        identical: frames with an infinite PSNR, or first metric.
         over_frames: by metric, every frame weighs alike.
         over_sequences: by metric, every sequence weighs alike.
     """
@@ -63,11 +65,12 @@ class MeanScore:
 
     @property
     def psnr(self) -> float:
-        return self.values["psnr"]
+        """NaN under a protocol without it; so is `ssim`."""
+        return self.values.get("psnr", math.nan)
 
     @property
     def ssim(self) -> float:
-        return self.values["ssim"]
+        return self.values.get("ssim", math.nan)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; a PSNR that is infinite or does not exist is null."""
@@ -94,7 +97,7 @@ def mean_score(method: str, protocol: Protocol, scores: Iterable[FrameScore]) ->
         protocol=protocol,
         frames=len(frames),
         sequences=len(groups),
-        identical=sum(math.isinf(score.psnr) for score in frames),
+        identical=sum(math.isinf(score.values[protocol.metrics[0]]) for score in frames),
         over_frames={name: _mean_of(name, frames) for name in protocol.metrics},
         over_sequences={
             name: finite_mean([_mean_of(name, group) for group in groups]) for name in protocol.metrics

@@ -63,6 +63,8 @@ def notes(results: Results, dropped: int) -> str:
             f"{results.unscored} of {results.num_frames} frames have no sharp frame, or are left out by"
             f" {results.protocols[0].name}: restored, but not scored."
         )
+    if results.ablated and results.worth()["text"]:
+        found.append(results.worth()["text"])
     identical = {title(name): mean.identical for name, mean in results.means().items() if mean.identical}
     if identical:
         counts = ", ".join(f"{name} {count}" for name, count in identical.items())

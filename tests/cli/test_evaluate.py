@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -72,3 +73,30 @@ def test_writes_into_the_run_that_the_checkpoint_is_of(
 def test_a_name_is_used_once(trained: Path, spk) -> None:
     ran = spk("evaluate", trained, "--compare", "a=x", "--compare", "a=y")
     ran.assert_fails(2, "a=y", "twice")
+
+
+def test_other_spikes_are_shown_with_what_they_change(trained: Path, tmp_path: Path, spk) -> None:
+    command = ["evaluate", trained, "-o", tmp_path, "--thresholds", "1,2"]
+    command += ["--ablate", "spikes=zero", "--ablate", "spikes=shift:±4", "--ablate", "spikes=shift:+5"]
+    plan = spk(*command, "--dry-run")
+    assert "and again with other spikes: spikes=zero, spikes=shift:+4, spikes=shift:-4, " in plan.out
+    ran = spk(*command)
+    assert "spikes=shift:-4" in ran.out and "spike_only threshold 2" in ran.out
+    assert "other spikes, difference to restored" in ran.out and "its spikes" in ran.out
+    found = json.loads((tmp_path / "rgb8-all" / "summary.json").read_text())
+    # Gaps are of 4 spike frames: 5 further on, the last of the three exposures leaves the recording.
+    assert found["spikes"]["differences"]["spikes=shift:+5"]["frames"] == 2
+    assert found["ablations"]["spikes=shift:+5"]["left_out_frames"] == 1
+    assert found["methods"]["spikes=shift:+4"]["frames"] == 3
+
+
+def test_changes_to_spikes_that_mean_nothing_are_told_what_there_is(trained: Path, spk) -> None:
+    spk("evaluate", trained, "--ablate", "spikes=noise").assert_fails(2, "spikes=noise", "spikes=shuffle")
+    spk("evaluate", trained, "--thresholds", "2,0").assert_fails(2, "threshold 0")
+    spk("evaluate", trained, "--ablate", "spikes=shift:+900").assert_fails(2, "shift:+900", "shift by less")
+
+
+def test_frames_without_a_sharp_one_are_scored_by_agreement(trained: Path, tmp_path: Path, spk) -> None:
+    ran = spk("evaluate", trained, "-o", tmp_path, "--protocol", "no-reference", "--json")
+    assert ran.json["protocols"]["no-reference"].keys() >= {"psnr_reblur", "spikes", "frames"}
+    assert "PSNR_REBLUR dB" in ran.err and Path(ran.json["report"]).is_file()

@@ -235,7 +235,7 @@ def test_several_protocols_are_scored_in_one_pass(
         assert (tmp_path / name / "summary.json").is_file()
         if name == "shiftnet-48":  # no sequence is long enough
             assert (numbers["frames"], numbers["psnr"]) == (0, None)
-        else:
+        elif PROTOCOLS[name].needs_sharp:
             assert numbers["frames"] == 8 and numbers["psnr"] == pytest.approx(one_off, abs=1e-4)
     assert found["rgb8-change"]["psnr_change"] is None  # one level off in every frame: the change is perfect
     change = {
@@ -378,6 +378,8 @@ def test_another_scale_than_in_training_is_warned_about(
         ({"lpips_weights": (Path("vgg.pth"),)}, "lpips_weights is set"),
         ({"pictures": 0}, "pictures 0"),
         ({"tile": 20}, "tile 20"),
+        ({"ablate": ("spikes=noise",)}, "ablate 'spikes=noise': expected one of spikes=zero"),
+        ({"thresholds": (0,)}, "threshold 0: expected 1 to 255"),
         ({"tile": 32}, "overlap 32"),
         ({"num_frames": 4, "overlap_frames": 3}, "overlap_frames 3"),
     ],
@@ -391,3 +393,86 @@ def test_clips_are_as_long_as_in_training_unless_told_otherwise() -> None:
     assert EvaluateConfig().tiling(6).num_frames == 6
     assert (EvaluateConfig().tiling(3).num_frames, EvaluateConfig().tiling(3).overlap_frames) == (3, 1)
     assert EvaluateConfig(num_frames=12, overlap_frames=4).tiling(6).num_frames == 12
+
+
+class DarkenBySpikes(nn.Module):
+    """Takes twice the mean count of a clip off the blurry frame, in levels of 255; 10 is perfect."""
+
+    def forward(self, blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        assert voxels is not None
+        return blurry - 2 * voxels.mean() / 255
+
+
+ABLATE = EvaluateConfig(ablate=("spikes=zero", "spikes=shuffle", "spikes=rate:½"), thresholds=(1, 2, 4))
+
+
+def test_other_spikes_are_more_rows_with_their_difference_to_restored(
+    bench: SimpleNamespace, tmp_path: Path
+) -> None:
+    for sequence in bench.store.found:
+        sequence.counts[...] = 4
+    bench.networks["good"] = DarkenBySpikes()
+    report = evaluate(Path("good"), Path("s"), tmp_path, ABLATE, compare={"rgb_only": Path("poor")})
+    eight_off, none_off = (20 * math.log10(255 / error) for error in (10 - 8, 10))
+    assert [row["name"] for row in report.rows] == [
+        "restored",
+        "spikes=zero",
+        "spikes=shuffle",
+        "spikes=rate:1/2",
+        "threshold 2",
+        "threshold 4",
+        "rgb_only",
+        "spike_only",
+        "spike_only threshold 2",
+        "spike_only threshold 4",
+        "blurry",
+    ]
+    by_name = {row["name"]: row["psnr"] for row in report.rows}
+    assert by_name["restored"] == by_name["spikes=shuffle"] == pytest.approx(eight_off, abs=1e-6)
+    assert by_name["spikes=zero"] == by_name["blurry"] == pytest.approx(none_off, abs=1e-6)
+    assert (
+        by_name["threshold 2"]
+        == by_name["spikes=rate:1/2"]
+        == pytest.approx(20 * math.log10(255 / 6), abs=1e-6)
+    )
+    spikes = report.to_json()["spikes"]
+    assert spikes["ignored"] is False
+    assert spikes["text"] == "The spikes are worth 13.98 dB of mean PSNR: so much is lost with spikes=zero."
+    assert spikes["differences"]["spikes=zero"]["psnr"] == pytest.approx(none_off - eight_off, abs=1e-6)
+    summary = json.loads((tmp_path / "rgb8-all" / "summary.json").read_text())
+    assert summary["spikes"] == spikes and summary["methods"]["threshold 4"]["frames"] == 8
+    assert summary["ablations"]["spikes=shuffle"] == {
+        "spikes": {"s1": "those of seq2", "seq2": "those of s1"},
+        "left_out_frames": 0,
+    }
+    assert len(rows_of(tmp_path / "rgb8-all" / "per_frame.csv")) == 8 * 11
+
+
+def test_a_network_that_ignores_its_spikes_is_said_to(bench: SimpleNamespace, tmp_path: Path) -> None:
+    report = evaluate(Path("good"), Path("s"), tmp_path, ABLATE)
+    assert report.to_json()["spikes"]["ignored"] is True
+    assert report.to_json()["spikes"]["text"].startswith(
+        "The network ignores its spikes: with spikes=zero and"
+    )
+    assert "spikes" not in evaluate(Path("good"), Path("s"), tmp_path).to_json()
+
+
+def test_spikes_of_a_network_without_any_cannot_be_changed(bench: SimpleNamespace, tmp_path: Path) -> None:
+    bench.info = {"config": {"clip": {"num_frames": 4}, "network": {"fusion": "none"}}}
+    with pytest.raises(UsageError, match="poor: takes no spikes"):
+        evaluate(Path("poor"), Path("s"), tmp_path, ABLATE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_changed_spikes_cannot_be_taken(bench: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'threshold 2' is taken"):
+        evaluate(Path("good"), Path("s"), tmp_path, ABLATE, compare={"threshold 2": Path("poor")})
+
+
+def test_frames_without_a_sharp_one_have_scores_of_their_own(bench: SimpleNamespace, tmp_path: Path) -> None:
+    config = EvaluateConfig(protocols=("rgb8-all", "no-reference"))
+    found = evaluate(Path("good"), Path("s"), tmp_path, config).to_json()["protocols"]
+    assert (found["rgb8-all"]["frames"], found["no-reference"]["frames"]) == (8, 9)
+    summary = json.loads((tmp_path / "no-reference" / "summary.json").read_text())
+    assert summary["unscored_frames"] == 0 and "psnr" not in summary["methods"]["restored"]
+    assert set(rows_of(tmp_path / "no-reference" / "per_frame.csv")[0]) >= {"psnr_reblur", "spikes"}

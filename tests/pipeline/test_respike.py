@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.config import build
 from pipeline.errors import ConfigError
-from pipeline.respike import DrawnSensor, SpikeAugmentation
+from pipeline.respike import DrawnSensor, SpikeAugmentation, raise_threshold
 from pipeline.simulation.camera import SpikeCamera
 from pipeline.voxels import bin_spikes, frames_per_bin
 
@@ -168,3 +168,17 @@ def test_refuses_what_does_not_fit():
             SAME.count_again(counts, frames)
     with pytest.raises(ValueError, match="fit"):
         SAME.count_again(counts[..., ::-1], np.ones((2, 3), int))
+
+
+def test_every_third_spike_from_the_charge_that_was_there():
+    # Cumulative counts 2, 3, 7, 8 and phase 1: floor(3/3), floor(4/3), floor(8/3), floor(9/3) = 1, 1, 2, 3.
+    counts = np.array([2, 1, 4, 1], np.uint8).reshape(1, 4, 1, 1)
+    raise_threshold(counts, np.array([[[1]]], np.int32), 3)
+    assert counts.ravel().tolist() == [1, 0, 1, 1]
+
+
+def test_refuses_a_threshold_or_phases_that_do_not_fit():
+    counts = np.zeros((2, 3, 4, 4), np.uint8)
+    for phase, threshold in ((np.zeros((2, 4, 5), np.int32), 2), (np.zeros((2, 4, 4), np.int32), 0)):
+        with pytest.raises(ValueError, match=r"fit|threshold 0"):
+            raise_threshold(counts, phase, threshold)

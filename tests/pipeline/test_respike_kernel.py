@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from pipeline.respike_kernel import ADD_DARK, GAIN_BITS, LOSE, MOST_GAIN, MOST_THRESHOLD, REFIRE
+from pipeline.respike_kernel import (
+    ADD_DARK,
+    GAIN_BITS,
+    LOSE,
+    MOST_GAIN,
+    MOST_THRESHOLD,
+    REFIRE,
+    THIN,
+    draw_phases,
+)
 
 ONE = 1 << GAIN_BITS
 KINDS = ["uint8", "uint16"]
@@ -83,3 +92,37 @@ def test_the_seed_decides():
 
     np.testing.assert_array_equal(losses(1), losses(1))
     assert (losses(1) != losses(2)).any()
+
+
+def mixed_by_hand(state):
+    z = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) % 2**64
+    return z ^ z >> 31
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_spike_is_kept_by_its_own_random_number_wherever_the_window_begins(kind):
+    whole = (4, 3, 5, 7)
+    before = np.random.default_rng(0).integers(0, 6, whole).astype(kind)
+    limit, seed = 2**64 // 3, 11
+    expected = before.copy()
+    for place, count in enumerate(before.ravel()):
+        states = ((seed + 0x9E3779B97F4A7C15 * (place * 65536 + j)) % 2**64 for j in range(count))
+        expected.ravel()[place] = sum(mixed_by_hand(state) < limit for state in states)
+    for first in ((0, 0, 0, 0), (2, 1, 3, 4)):
+        window = tuple(slice(start, None) for start in first)
+        counts = before[window].copy()
+        THIN[kind](counts, np.array(first), np.array(whole), np.uint64(limit), np.uint64(seed))
+        np.testing.assert_array_equal(counts, expected[window])
+
+
+def test_phases_are_uniform_and_depend_on_their_place_only():
+    whole = np.array([3, 100, 100])
+    phases = np.empty(whole, np.int32)
+    draw_phases(phases, np.zeros(3, np.int64), whole, 3, np.uint64(5))
+    shares = np.bincount(phases.ravel(), minlength=3) / phases.size
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.01) and len(shares) == 3
+    part = np.empty((1, 40, 60), np.int32)
+    draw_phases(part, np.array([2, 60, 40]), whole, 3, np.uint64(5))
+    np.testing.assert_array_equal(part[0], phases[2, 60:, 40:])
+    assert phases[0, 0, 1] == (mixed_by_hand(5 + 0x9E3779B97F4A7C15) >> 32) * 3 >> 32

@@ -179,3 +179,13 @@ def test_frames_of_a_few_pixels_are_counted_too(tmp_path):
     np.testing.assert_array_equal(
         counts, [spikes[50 + a : 50 + b, 1:4, 11:].sum(0) for a, b in ((0, 60), (60, 100))]
     )
+
+
+def test_any_spans_of_a_recording_can_be_counted(spikes, tmp_path):
+    array = mapped(tmp_path / "spikes", spikes)
+    spans = np.array([(7, 47), (300, 330)])
+    found = VirtualVoxels.of(array, spans, BINS, SHAPE[2])
+    np.testing.assert_array_equal(found[:], np.stack([bin_spikes(spikes[a:b], BINS) for a, b in spans]))
+    for outside in ((-1, 9), (890, 901)):
+        with pytest.raises(StoreError, match="fewer than the exposures say"):
+            VirtualVoxels.of(array, np.array([outside]), BINS, SHAPE[2])

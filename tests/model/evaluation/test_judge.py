@@ -3,6 +3,7 @@
 import math
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,8 @@ from model.evaluation.judge import Entrant, judge_sequence
 from model.evaluation.protocols import PROTOCOLS
 from model.metrics import psnr, ssim
 from model.tiling import Tiling
+from pipeline.ablated_voxels import NoSpikes, OtherFrames
+from pipeline.ablations import ChangedSpikes
 
 
 def recording(sharp_index: int = 16) -> SimpleNamespace:
@@ -60,8 +63,7 @@ def judged(
     restorer: Callable[..., Tensor] = invert,
     protocols: tuple[str, ...] = ("rgb8-all",),
 ) -> list:
-    restore = SimpleNamespace(restorer=restorer, voxels=None, tiling=Tiling())
-    assert {"restorer", "voxels", "tiling"} == set(Entrant.__slots__)
+    restore = Entrant(restorer=restorer, voxels=None, tiling=Tiling())
     entrants = {"restored": restore, "other": restore}
     chosen = [PROTOCOLS[name] for name in protocols]
     return list(judge_sequence(sequence, entrants, "k8", 2, torch.device("cpu"), chosen))
@@ -139,7 +141,7 @@ def test_a_protocol_scores_only_the_frames_it_takes():
 
 
 def test_frames_are_let_go_as_soon_as_they_are_scored():
-    restore = SimpleNamespace(restorer=invert, voxels=None, tiling=Tiling(num_frames=4, overlap_frames=2))
+    restore = Entrant(restorer=invert, voxels=None, tiling=Tiling(num_frames=4, overlap_frames=2))
     alive: list[weakref.ref[Tensor]] = []
     most = 0
     for frame in judge_sequence(
@@ -149,3 +151,40 @@ def test_frames_are_let_go_as_soon_as_they_are_scored():
         del frame
         most = max(most, sum(kept() is not None for kept in alive))
     assert most <= 2  # one more is kept, to compare the next with
+
+
+def brightness_of_spikes(blurry: Tensor, counts: Tensor | None) -> Tensor:
+    """Every frame filled with the mean count of its own spikes, over 10."""
+    assert counts is not None
+    level = counts.float().mean(dim=(2, 3, 4)) / 10
+    return level[..., None, None, None].expand(blurry.shape)
+
+
+def test_a_network_is_given_other_spikes_and_leaves_out_the_frames_that_have_none():
+    sequence = recording()
+    grids = np.full((2, 8, 8, 12), 4, np.uint8)
+    there = np.array([False, True])
+    plain = Entrant(restorer=brightness_of_spikes, voxels="k8", tiling=Tiling(num_frames=2, overlap_frames=0))
+    changed = replace(plain, changed={"seq": ChangedSpikes(OtherFrames(grids, [None, 1]), there, "made up")})
+    entrants = {"restored": plain, "spikes=shift:+8": changed}
+    twice = {"spike_only threshold 2": {"seq": ChangedSpikes(NoSpikes(grids), there, "none")}}
+    first, second = judge_sequence(
+        sequence, entrants, "k8", 2, torch.device("cpu"), [PROTOCOLS["no-reference"]], estimates=twice
+    )
+    assert "spikes=shift:+8" not in first.images and (second.images["spikes=shift:+8"] == 102).all()
+    assert {score.method for score in first.scores} == {
+        "blurry", "restored", "spike_only", "spike_only threshold 2"
+    }  # fmt: skip
+    assert torch.equal(first.images["spike_only threshold 2"], first.images["blurry"])
+    assert not torch.equal(first.images["spike_only"], first.images["blurry"])
+
+
+def test_a_protocol_without_a_reference_scores_frames_without_a_sharp_one():
+    first, second = judged(recording(), protocols=("rgb8-all", "no-reference"))
+    assert [{score.protocol for score in frame.scores} for frame in (first, second)] == [
+        {"rgb8-all", "no-reference"},
+        {"no-reference"},
+    ]
+    assert second.psnr is None and second.psnrs == {} and first.psnr == first.psnrs["restored"]
+    (alone, _) = judged(recording(), protocols=("no-reference",))
+    assert alone.psnrs == {} and set(alone.scores[0].values) == {"psnr_reblur", "spikes"}
