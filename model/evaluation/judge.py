@@ -11,6 +11,7 @@ from model.evaluation.scores import FrameScore
 from model.metrics import psnr, ssim, to_rgb8
 from model.restorer import Restorer
 from model.tiling import Tiling, restore_tiled
+from pipeline.clips import sharp_instants
 from pipeline.errors import CheckpointError
 from pipeline.previews.preview import enlarge, voxel_preview
 from pipeline.store import Sequence
@@ -89,10 +90,10 @@ def judge_sequence(
 
 def _restored(sequence: Sequence, entrant: Entrant, scale: int, device: torch.device) -> Iterator[Tensor]:
     voxels = None if entrant.voxels is None else sequence.voxels(entrant.voxels)
+    instants = torch.from_numpy(sharp_instants(sequence)) if entrant.restorer.takes_instants else None
+    cut = {"instants": instants, "scale": scale, "device": device}
     for run in sequence.runs:  # frames on the two sides of a gap are no neighbours
-        yield from restore_tiled(
-            entrant.restorer, sequence.blurry, voxels, entrant.tiling, span=run, scale=scale, device=device
-        )
+        yield from restore_tiled(entrant.restorer, sequence.blurry, voxels, entrant.tiling, span=run, **cut)
 
 
 def _checked(restored: Tensor, entrant: Entrant, frame: str) -> Tensor:

@@ -123,7 +123,7 @@ def prepare(
         store = open_store(config.store)
         config = replace(config, voxels=store.voxel_name(config.voxels))
         phases = phases_of(config)
-        sources = sources_of(phases, store, config.voxels or "")
+        sources = sources_of(phases, store, config.voxels or "", instants=config.network.instants)
         source = sources[0]
         normalization = store.normalization(config.voxels or "")
         identity = identity_of(config, store, source, place)
@@ -175,6 +175,7 @@ def _learner(
         place,
         steps=config.steps,
         seed=config.seed,
+        takes_instants=config.network.instants,
     )
     if start:
         learner.load(load_tensors(start.path), start.header["learner"])
