@@ -76,7 +76,7 @@ def settings(store: Path, fusion: str) -> list[str]:
 
 def score(run: Path, clip: tuple[torch.Tensor, ...]) -> float:
     """PSNR (rgb8-all) of what the averaged weights make of the clip."""
-    blurry, voxels, sharp = clip
+    blurry, voxels, sharp, _ = clip
     with parallel(ParallelConfig(device="cpu")) as place, torch.no_grad():
         restored = load_restorer(run, place)(blurry, voxels)
     return psnr(to_rgb8(restored[0]), sharp[0]).mean().item()

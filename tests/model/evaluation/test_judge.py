@@ -29,12 +29,34 @@ def recording(sharp_index: int = 16) -> SimpleNamespace:
     )
 
 
+class Restoring:
+    """A function as a network that is told no instants."""
+
+    takes_instants = False
+
+    def __init__(self, restore: Callable[..., Tensor]) -> None:
+        self.restore = restore
+
+    def __call__(self, blurry: Tensor, counts: Tensor | None) -> Tensor:
+        return self.restore(blurry, counts)
+
+
+class Telling(Restoring):
+    """A network that restores the instants it is told as grey levels."""
+
+    takes_instants = True
+
+    def __call__(self, blurry: Tensor, counts: Tensor | None, instants: Tensor) -> Tensor:
+        return instants[..., None, None, None].expand(blurry.shape)
+
+
 def invert(blurry: Tensor, counts: Tensor | None) -> Tensor:
     return 1 - blurry / 255
 
 
 def judged(sequence: SimpleNamespace, restorer: Callable[..., Tensor] = invert) -> list:
-    restore = SimpleNamespace(restorer=restorer, voxels=None, tiling=Tiling())
+    told = restorer if isinstance(restorer, Restoring) else Restoring(restorer)
+    restore = SimpleNamespace(restorer=told, voxels=None, tiling=Tiling())
     assert {"restorer", "voxels", "tiling"} == set(Entrant.__slots__)
     entrants = {"restored": restore, "other": restore}
     return list(judge_sequence(sequence, entrants, "k8", 2, torch.device("cpu")))
@@ -87,3 +109,9 @@ def test_the_spikes_are_shown_at_the_size_of_the_frames():
     preview = judged(recording())[0].images["spikes"]
     assert preview.shape == (3, 16, 24) and preview.dtype == torch.uint8
     assert torch.equal(preview[:, ::2, ::2], preview[:, 1::2, 1::2])
+
+
+def test_a_network_is_asked_for_the_instants_of_the_sharp_frames_and_the_middle_where_there_is_none():
+    first, second = judged(recording(sharp_index=3), Telling(invert))
+    for frame, instant in ((first, 3.5 / 32), (second, 0.5)):
+        assert (frame.images["restored"] == round(255 * instant)).all()
