@@ -183,9 +183,9 @@ def test_a_request_during_validation_changes_nothing_of_the_outcome(
     monkeypatch.setattr(Validator, "_score", interrupt)
     first = train(config(store), tmp_path / "run")
     assert first.interrupted and first.step == 3 and first.val_psnr is None
-    assert train(config(store, **less), tmp_path / "run", resume=True).step == 3  # again, before the first step
+    assert train(config(store), tmp_path / "run", resume=True).step == 3  # again, before the first step
     monkeypatch.undo()
-    last = train(config(store, **less), tmp_path / "run", resume=True)
+    last = train(config(store), tmp_path / "run", resume=True)
     assert (last.step, last.loss, last.val_psnr) == (6, whole.loss, whole.val_psnr)
     assert_same_checkpoints(whole.run, tmp_path / "run")
     lines = [
@@ -329,7 +329,7 @@ def test_a_damaged_last_checkpoint_costs_an_interval_and_is_in_the_log(
     train(config(store), tmp_path / "run", stop_at=4)
     with (tmp_path / "run" / "checkpoints" / "last.safetensors").open("r+b") as file:
         file.truncate(5000)
-    report = train(config(store, **less), tmp_path / "run", resume=True)
+    report = train(config(store), tmp_path / "run", resume=True)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "falling back" in log and "step_000003.safetensors (step 3)" in log
     assert (report.loss, report.val_psnr) == (whole.loss, whole.val_psnr)
