@@ -24,7 +24,10 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which split of the store.")] = "test",
-    protocol: Annotated[str, typer.Option(help="How scores are made.")] = "rgb8-all",
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="How scores are made, rgb8-all by default; several are scored in one pass."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write; <run>/eval by default.")
     ] = None,
@@ -49,7 +52,8 @@ def evaluate(
     from model.evaluate import evaluate as run_evaluation
     from pipeline.config import from_overrides
 
-    config = from_overrides(EvaluateConfig, [f"split={split!r}", f"protocol={protocol!r}", *overrides])
+    chosen = [f"protocols={protocol}"] if protocol else []
+    config = from_overrides(EvaluateConfig, [f"split={split!r}", *chosen, *overrides])
     store = stores[0] if stores else _store_of(checkpoint)
     folder = out or _default_folder(checkpoint)
     if dry_run:
@@ -57,7 +61,7 @@ def evaluate(
         return
     with output.progress() as progress:
         report = run_evaluation(checkpoint, store, folder, config, compare=others, progress=progress)
-    score_table(output, f"{config.split} split, protocol {config.protocol}", report.rows)
+    score_table(output, f"{config.split} split, protocol {config.protocols[0]}", report.rows)
     output.say(f"report: {report.report}")
     output.result(report.to_json())
 
@@ -108,13 +112,13 @@ def _say_plan(
         f"would restore {counted(frames, 'frame')} of {counted(len(sequences), 'sequence')}, {scored} with"
     )
     output.say(
-        f"a sharp frame to compare with, by {networks}; and write {folder / config.protocol}/report.html"
+        f"a sharp frame to compare with, by {networks}; and write {folder / config.protocols[0]}/report.html"
     )
     output.result(
         {
-            "protocols": {config.protocol: {"psnr": None, "ssim": None, "frames": scored}},
+            "protocols": {name: {"psnr": None, "ssim": None, "frames": scored} for name in config.protocols},
             "baselines": {},
-            "report": str(folder / config.protocol / "report.html"),
+            "report": str(folder / config.protocols[0] / "report.html"),
             "sequences": len(sequences),
             "frames": frames,
             "dry_run": True,

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from model.checkpoint import versions
 from model.evaluation.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_sequence
 from model.evaluation.pictures import Album, middle_frames, panels
+from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
 from model.evaluation.results import Results
 from model.evaluation.scores import FrameScore
-from model.metrics import PROTOCOL
 from model.parallel import Parallel, ParallelConfig, parallel
 from model.report.document import report_page
 from model.restorer import Restorer, load_restorer
@@ -37,7 +37,7 @@ class EvaluateConfig:
     Attributes:
         split: of the store.
         voxels: name of the voxel grids; None takes those the network was trained on.
-        protocol: how scores are made.
+        protocols: how scores are made; pictures and plots go by the first.
         tile: side of a tile in RGB pixels, a multiple of 8 and of the scale; None restores whole frames.
         overlap: RGB pixels that neighbouring tiles share.
         num_frames: frames of a clip; None takes as many as in training.
@@ -48,7 +48,7 @@ class EvaluateConfig:
 
     split: str = "test"
     voxels: str | None = None
-    protocol: Literal["rgb8-all"] = PROTOCOL
+    protocols: tuple[str, ...] = (DEFAULT,)
     tile: int | None = 256
     overlap: int = 32
     num_frames: int | None = None
@@ -57,11 +57,19 @@ class EvaluateConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
-        if self.protocol != PROTOCOL:
-            raise ValueError(f"protocol {self.protocol!r} is not known; there is {PROTOCOL}")
+        unknown = [name for name in self.protocols if name not in PROTOCOLS]
+        if unknown or len(set(self.protocols)) < max(1, len(self.protocols)):
+            raise ValueError(
+                f"protocols {list(self.protocols)}: expected different ones of {', '.join(PROTOCOLS)}"
+            )
         if self.pictures < 1:
             raise ValueError(f"pictures {self.pictures} is below 1")
         self.tiling(self.num_frames or max(Tiling().num_frames, 2 * (self.overlap_frames or 0)))
+
+    @property
+    def chosen(self) -> tuple[Protocol, ...]:
+        """The protocols themselves."""
+        return tuple(PROTOCOLS[name] for name in self.protocols)
 
     def tiling(self, trained_frames: int) -> Tiling:
         """How to cut sequences for a network that was trained on clips of `trained_frames`."""
@@ -82,16 +90,19 @@ class EvaluateReport:
     @property
     def protocols(self) -> dict[str, dict[str, Any]]:
         """Means of the restored frames, by protocol."""
-        return {PROTOCOL: self.results.means[RESTORED].to_json()}
+        return {
+            protocol.name: self.results.means(protocol)[RESTORED].to_json()
+            for protocol in self.results.protocols
+        }
 
     @property
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """Means of the other methods under the same protocol."""
-        return {name: mean.to_json() for name, mean in self.results.means.items() if name != RESTORED}
+        """Means of the other methods under the first protocol."""
+        return {name: mean.to_json() for name, mean in self.results.means().items() if name != RESTORED}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """`name`, `psnr` and `ssim` of every method, `restored` first."""
+        """`name`, `psnr` and `ssim` of every method by the first protocol, `restored` first."""
         return self.results.rows()
 
     def to_json(self) -> dict[str, Any]:
@@ -110,7 +121,8 @@ def evaluate(
 ) -> EvaluateReport:
     """Restore and score every frame of a split, and write tables, pictures and the report.
 
-    Writes `<out>/<protocol>/{summary.json, per_sequence.csv, per_frame.csv, report.html}` and `<out>/samples/*.png`.
+    Writes `<out>/<protocol>/{summary.json, per_sequence.csv, per_frame.csv}` for each protocol, `report.html` beside
+    those of the first, and `<out>/samples/*.png`.
 
     Args:
         checkpoint: a file, or a run folder.
@@ -136,9 +148,10 @@ def evaluate(
         album = Album(
             config.pictures, middle_frames([(s.name, s.num_frames) for s in sequences], config.pictures)
         )
-        scores = _judge(sequences, entrants, voxels, opened.scale, place, album, progress)
+        scores = _judge(sequences, entrants, voxels, opened.scale, place, album, config.chosen, progress)
     results = Results(
         split=config.split,
+        protocols=config.chosen,
         methods=(RESTORED, *(name for name in paths if name != RESTORED), SPIKE_ONLY, BLURRY),
         frames={sequence.name: sequence.num_frames for sequence in sequences},
         scores=tuple(scores),
@@ -217,13 +230,14 @@ def _judge(
     scale: int,
     place: Parallel,
     album: Album,
+    protocols: tuple[Protocol, ...],
     progress: Progress,
 ) -> list[FrameScore]:
     total, done = sum(sequence.num_frames for sequence in sequences), 0
     scores: list[FrameScore] = []
     try:
         for sequence in sequences:
-            for frame in judge_sequence(sequence, entrants, voxels, scale, place.device):
+            for frame in judge_sequence(sequence, entrants, voxels, scale, place.device, protocols):
                 album.offer(frame)
                 scores.extend(frame.scores)
                 done += 1
@@ -264,11 +278,14 @@ def _device_name(device: torch.device) -> str:
 
 
 def _write(out: Path, results: Results, album: Album) -> Path:
-    folder = out / PROTOCOL
     for frame in album.middle:
         write_png(out / "samples" / f"{frame.sequence}_{frame.frame}.png", panels(frame))
-    write_atomic(folder / "per_frame.csv", results.per_frame_csv())
-    write_atomic(folder / "per_sequence.csv", results.per_sequence_csv())
-    write_atomic(folder / "summary.json", json.dumps(results.summary(), indent=1, allow_nan=False) + "\n")
-    write_atomic(folder / "report.html", report_page(results, album))
-    return folder / "report.html"
+    for protocol in results.protocols:
+        folder = out / protocol.name
+        summary = json.dumps(results.summary(protocol), indent=1, allow_nan=False)
+        write_atomic(folder / "per_frame.csv", results.per_frame_csv(protocol))
+        write_atomic(folder / "per_sequence.csv", results.per_sequence_csv(protocol))
+        write_atomic(folder / "summary.json", summary + "\n")
+    report = out / results.protocols[0].name / "report.html"
+    write_atomic(report, report_page(results, album))
+    return report

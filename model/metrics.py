@@ -11,11 +11,6 @@ import math
 import torch
 from torch import Tensor
 
-PROTOCOL = "rgb8-all"
-PROTOCOL_TEXT = (
-    "clamped to [0, 1] and rounded to 8 bit; PSNR over RGB; SSIM 11x11 Gaussian sigma 1.5, valid region, "
-    "mean of the channels; every frame with a sharp one"
-)
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 LEVELS = 255

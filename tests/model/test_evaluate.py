@@ -310,7 +310,7 @@ def test_another_scale_than_in_training_is_warned_about(
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"protocol": "kair"}, "protocol 'kair'"),
+        ({"protocols": ("nonesuch",)}, "protocols .'nonesuch'"),
         ({"pictures": 0}, "pictures 0"),
         ({"tile": 20}, "tile 20"),
         ({"tile": 32}, "overlap 32"),
