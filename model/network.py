@@ -263,11 +263,9 @@ class SpikeVRT(nn.Module):
             instants: (B, T), the wanted instant of each exposure from 0 to 1; with `config.instants`, and only then.
 
         Raises:
-            ValueError: if the shapes do not fit the network or each other, or it takes no instants, or lacks them.
+            ValueError: if the shapes do not fit the network or each other, or instants are missing or not taken.
         """
-        self._check_inputs(blurry, voxels)
-        if self.config.instants != (instants is not None):
-            raise ValueError(f"instants {self.config.instants} of the network, and instants {instants} given")
+        self._check_inputs(blurry, voxels, instants)
         if instants is not None:
             voxels = with_instants(voxels, instants)
         frames, height, width = blurry.shape[1], *blurry.shape[-2:]
@@ -372,9 +370,12 @@ class SpikeVRT(nn.Module):
             max(-(-width // _COARSEST), columns) * _COARSEST,
         )
 
-    def _check_inputs(self, blurry: Tensor, voxels: Tensor | None) -> None:
+    def _check_inputs(self, blurry: Tensor, voxels: Tensor | None, instants: Tensor | None) -> None:
         if blurry.ndim != 5 or blurry.shape[2] != 3:
             raise ValueError(f"blurry {tuple(blurry.shape)} is not (B, T, 3, H, W)")
+        if self.config.instants != (instants is not None):
+            wants = "needs" if self.config.instants else "takes no"
+            raise ValueError(f"the network {wants} instants, by its config")
         if self.spike_encoder is None:
             return
         if voxels is None:

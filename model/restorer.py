@@ -40,17 +40,19 @@ class Restorer:
                 of all, or for a network that takes no instants whichever it was trained for.
 
         Raises:
-            UsageError: instants, and a network that takes none.
+            UsageError: instants outside the exposure, or for a network that takes none.
         """
         if instants is not None and not self.takes_instants:
             raise UsageError(
                 f"{self.info.path}: restores one instant of the exposure, the one it was trained for",
                 "train a network with network.instants=true on sharp frames at several instants",
             )
+        if instants is not None and not ((instants >= 0) & (instants <= 1)).all():
+            raise UsageError(f"instants {instants.unique().tolist()}: an exposure goes from 0 to 1")
         if instants is None and self.takes_instants:
             instants = torch.full(blurry.shape[:2], 0.5)
         voxels = None if self.normalizer is None or counts is None else self.normalizer(counts)
-        told = [] if instants is None else [instants.to(blurry.device, torch.float32)]
+        told = [] if instants is None else [instants.to(blurry.device, torch.float32, non_blocking=True)]
         with self.place.autocast():
             return self.network(to_unit(blurry), voxels, *told).float()
 

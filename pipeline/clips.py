@@ -105,6 +105,7 @@ class ClipSource:
     Attributes:
         clips: all of them.
         names: "split/sequence" of the sequences that they are cut from.
+        instant_range: the earliest and the latest instant that samples tell; None if they tell none.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class ClipSource:
         self._arrays = [_arrays_of(sequence, voxels) for sequence in sequences]
         self._exposures = [sequence.exposure for sequence in sequences]
         self._instants = [sharp_instants(sequence) for sequence in sequences] if instants else None
+        self.instant_range = _range_of(self._instants, sequences) if self._instants else None
         self.clips = tuple(
             clip
             for number, (sequence, arrays) in enumerate(zip(sequences, self._arrays, strict=True))
@@ -424,6 +426,13 @@ def _clips_of(
             span = slice(first, first + config.num_frames)
             if sequence.has_sharp[span].all():
                 yield Clip(sequence=number, first_frame=first, reversible=bool(reversible[span].all()))
+
+
+def _range_of(
+    instants: Iterable[npt.NDArray[np.float32]], sequences: Iterable[Sequence]
+) -> tuple[float, float]:
+    told = np.concatenate([some[of.has_sharp] for some, of in zip(instants, sequences, strict=True)])
+    return float(told.min()), float(told.max())
 
 
 def _room(store: Store, blurry: MappedArray, crop: int) -> tuple[int, int]:

@@ -129,7 +129,8 @@ def film(footage: Footage, rig: RigConfig, rng: np.random.Generator) -> Film:
         spikes.append(sensor.integrate(area_mean(light.mean(axis=1), rig.scale)))
         for frame, (start, stop) in enumerate(rig.spans - first):
             total[frame] += light[max(start, 0) : max(stop, 0)].sum(axis=0)
-    sharp_frames = rig.sharp_frames(rng)  # drawn last: blurry frames and spikes do not depend on `sharp_at`
+    own = rng.spawn(1)[0]  # so that these instants and the spikes do not change each other
+    sharp_frames = rig.sharp_frames(own)
     instants = rig.spans.mean(axis=1) if sharp_frames is None else sharp_frames + 0.5
     sharp = [to_8_bit(footage.render(instant[None])) for instant in instants / rig.exposure_frames]
     return Film(

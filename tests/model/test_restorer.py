@@ -71,6 +71,9 @@ def test_asks_for_the_instants_that_are_given_and_else_the_middle(tmp_path: Path
         assert torch.equal(restorer(blurry, counts), middle)
         assert not torch.equal(restorer(blurry, counts, told), middle)
     assert restorer.takes_instants
+    for outside in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="from 0 to 1"):
+            restorer(blurry, counts, torch.tensor([[0.5, outside]]))
 
 
 def test_a_network_of_one_instant_refuses_to_be_asked_for_another(tmp_path: Path, tiny: Any) -> None:

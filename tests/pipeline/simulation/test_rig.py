@@ -1,5 +1,6 @@
 """Two cameras, one scene: what each of them records, against a slow plain version."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -114,9 +115,8 @@ def test_sharp_frames_are_the_renders_of_spike_frames_all_over_the_range_and_not
     assert ramp.asked[-200:] == ((drawn.sharp_frames + 0.5) / 8).tolist()
     np.testing.assert_array_equal(middle.blurry, drawn.blurry)
     np.testing.assert_array_equal(middle.spikes, drawn.spikes)
-    np.testing.assert_array_equal(
-        drawn.sharp_frames, film(Ramp(), rig, np.random.default_rng(0)).sharp_frames
-    )
+    again = film(Ramp(), replace(rig, camera=QUIET), np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn.sharp_frames, again.sharp_frames)  # whatever the spike camera draws
 
 
 @pytest.mark.parametrize(("at", "frame"), [(0.0, 0), (0.1, 0), (0.5, 4), (0.99, 7), (1.0, 7)])
