@@ -123,7 +123,7 @@ def test_samples_are_bytes_of_the_stated_shapes(source):
     assert sample.blurry.shape == sample.sharp.shape == (3, 3, 16, 16)
     assert sample.voxels.shape == (3, BINS, 8, 8)
     assert {part.dtype for part in sample[:3]} == {torch.uint8}
-    assert sample.instants.shape == (0,)  # nobody asks
+    assert sample.instants.shape == (0,) and source.instant_range is None  # nobody asks
     assert source.batch(range(2), seed=0).voxels.shape == (2, 3, BINS, 8, 8)
 
 
@@ -438,6 +438,7 @@ def test_clips_tell_their_instants_and_play_backwards_wherever_these_are(tmp_pat
     write_sequence(tmp_path / "raw/train/a", 5)
     store = build(tmp_path, sharp={"rule": "index", "index": 36})
     source = ClipSource(store, "train", "k4", CONFIG, instants=True)
+    assert source.instant_range == (np.float32(0.365), np.float32(0.365))
     seen = set()
     for number, batch in enumerate(take(source, 40, workers=workers)):
         reverse = source.draw(number, seed=0).augmentation.reverse
