@@ -53,7 +53,7 @@ def main() -> None:
             raise KeyboardInterrupt
         source = ClipSource(open_store(folder / "store"), "train", GRIDS, ClipConfig(**CLIP))
         assert len(source) == 1
-        blurry, _, sharp = clip = source.batch(range(1), seed=0)
+        blurry, _, sharp, _ = clip = source.batch(range(1), seed=0)
         lines = [f"### One clip by heart: blurry {psnr(blurry[0], sharp[0]).mean().item():.2f} dB", ""]
         lines += [
             "| network | PSNR dB | loss after a tenth | a third | all steps |",
@@ -76,7 +76,7 @@ def settings(store: Path, fusion: str) -> list[str]:
 
 def score(run: Path, clip: tuple[torch.Tensor, ...]) -> float:
     """PSNR (rgb8-all) of what the averaged weights make of the clip."""
-    blurry, voxels, sharp = clip
+    blurry, voxels, sharp, _ = clip
     with parallel(ParallelConfig(device="cpu")) as place, torch.no_grad():
         restored = load_restorer(run, place)(blurry, voxels)
     return psnr(to_rgb8(restored[0]), sharp[0]).mean().item()

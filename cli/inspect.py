@@ -26,7 +26,7 @@ THUMBNAILS = 3
 PERIOD = {True: "yes", False: "no", None: "not seen"}
 CHECKPOINT_LINES = (
     *("loss", "best_psnr", "best_step", "parameters", "trainable"),
-    *("fusion", "num_bins", "voxels", "scale", "averaged", "store"),
+    *("fusion", "instants", "num_bins", "voxels", "scale", "averaged", "store"),
 )
 
 

@@ -49,13 +49,16 @@ class ClipSize:
     num_bins: int
     scale: int = 1
 
-    def inputs(self, config: NetworkConfig, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-        """Empty `blurry` and `voxels`."""
+    def inputs(self, config: NetworkConfig, device: torch.device | str) -> tuple[Tensor | None, ...]:
+        """What the network is called with, empty: `blurry`, `voxels`, and `instants` if it takes them."""
         blurry = torch.empty(self.batch, self.frames, 3, self.crop, self.crop, device=device)
         if config.fusion == "none":
             return blurry, None
         side = self.crop // self.scale
-        return blurry, torch.empty(self.batch, self.frames, self.num_bins, side, side, device=device)
+        voxels = torch.empty(self.batch, self.frames, self.num_bins, side, side, device=device)
+        if not config.instants:
+            return blurry, voxels
+        return blurry, voxels, torch.empty(self.batch, self.frames, device=device)
 
 
 def clip_size(config: TrainConfig, num_bins: int, scale: int) -> ClipSize:

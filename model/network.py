@@ -18,6 +18,7 @@ from model.flow import (
     neighbour_flows,
 )
 from model.fusion import RGBOnly, TemporalCrossAttnFuse
+from model.instants import INSTANT_CHANNELS, with_instants
 from model.layers import ResidualAttentionGroup, init_linear
 from model.recompute import Run, keep, recompute
 from model.spikes import SpikeEncoder
@@ -40,6 +41,7 @@ class NetworkConfig:
 
     Attributes:
         fusion: how spikes enter after stages 1..4; "none" is the plain RGB network.
+        instants: restores the instant of each exposure that it is told, and learns to; without, whichever it was shown.
         embed_dims: channels.
         depths: attention blocks.
         num_heads: attention heads.
@@ -68,6 +70,7 @@ class NetworkConfig:
     """
 
     fusion: Literal["cross_attention", "none"] = "cross_attention"
+    instants: bool = False
     embed_dims: tuple[int, ...] = (96,) * 7 + (120,) * 4
     depths: tuple[int, ...] = (8,) * 7 + (4,) * 4
     num_heads: tuple[int, ...] = (6,) * 11
@@ -163,6 +166,9 @@ class NetworkConfig:
             )
             self._require("pa_frames", dim % self.neighbours == 0, f"halved does not divide embed_dims {dim}")
         if self.fusion == "none":
+            self._require(
+                "instants", not self.instants, "needs fusion: a blurry frame alone tells no instant"
+            )
             return
         self._require(
             "spike_heads",
@@ -245,7 +251,7 @@ class SpikeVRT(nn.Module):
         # Last, so that one seed gives networks with and without fusion the same backbone.
         self.spike_encoder, self.fusions = _spike_branch(config, num_bins)
 
-    def forward(self, blurry: Tensor, voxels: Tensor | None = None) -> Tensor:
+    def forward(self, blurry: Tensor, voxels: Tensor | None = None, instants: Tensor | None = None) -> Tensor:
         """Restore the frames, as (B, T, 3, H, W), not clamped.
 
         Any T, H and W: the clip is padded inside (last frame repeated; reflected at the bottom and right) and the
@@ -254,11 +260,14 @@ class SpikeVRT(nn.Module):
         Args:
             blurry: (B, T, 3, H, W), RGB in [0, 1].
             voxels: (B, T, K, Hs, Ws), normalised voxel grids at any resolution; ignored without fusion.
+            instants: (B, T), the wanted instant of each exposure from 0 to 1; with `config.instants`, and only then.
 
         Raises:
-            ValueError: if the shapes do not fit the network or each other.
+            ValueError: if the shapes do not fit the network or each other, or instants are missing or not taken.
         """
-        self._check_inputs(blurry, voxels)
+        self._check_inputs(blurry, voxels, instants)
+        if instants is not None:
+            voxels = with_instants(voxels, instants)
         frames, height, width = blurry.shape[1], *blurry.shape[-2:]
         padded = self._padded_size(frames, height, width)
         if padded != (frames, height, width):
@@ -361,9 +370,12 @@ class SpikeVRT(nn.Module):
             max(-(-width // _COARSEST), columns) * _COARSEST,
         )
 
-    def _check_inputs(self, blurry: Tensor, voxels: Tensor | None) -> None:
+    def _check_inputs(self, blurry: Tensor, voxels: Tensor | None, instants: Tensor | None) -> None:
         if blurry.ndim != 5 or blurry.shape[2] != 3:
             raise ValueError(f"blurry {tuple(blurry.shape)} is not (B, T, 3, H, W)")
+        if self.config.instants != (instants is not None):
+            wants = "needs" if self.config.instants else "takes no"
+            raise ValueError(f"the network {wants} instants, by its config")
         if self.spike_encoder is None:
             return
         if voxels is None:
@@ -409,8 +421,9 @@ def _spike_branch(config: NetworkConfig, num_bins: int) -> tuple[SpikeEncoder | 
         size=config.chunk_size,
         max_batch_tokens=config.max_batch_tokens,
     )
+    told = INSTANT_CHANNELS if config.instants else 0
     encoder = SpikeEncoder(
-        num_bins, config.spike_channels, config.spike_strides, config.spike_heads, chunking
+        num_bins + told, config.spike_channels, config.spike_strides, config.spike_heads, chunking
     )
     widths = zip(config.embed_dims[:FLOW_SCALES], config.spike_channels, strict=True)
     fusions = nn.ModuleList(

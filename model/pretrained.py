@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model.checkpoint import network_weights, read_info
 from model.checkpoint_file import SUFFIX
+from model.instants import INSTANT_CHANNELS
 from model.low_rank import is_update
 from model.network import SpikeVRT, build_network
 from model.weights import read_weights
@@ -17,6 +18,7 @@ from pipeline.errors import CheckpointError
 
 SPIKE_MODULES = ("spike_encoder.", "fusions.")
 """Where the parameters of the spike branch live; all others are the RGB network's, under the published names."""
+_FIRST_OF_SPIKES = "spike_encoder.pyramid.scales.0.0.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,16 @@ def initialise(network: nn.Module, path: Path) -> Initialised:
 
     Args:
         network: changed in place.
-        path: a checkpoint of this program (its averaged weights), or a published `.pth` / `.safetensors`.
+        path: a checkpoint of this program (its averaged weights), or a published `.pth` / `.safetensors`. A network
+            that is told instants may begin with the weights of one that was not.
 
     Raises:
         CheckpointError: unreadable, or a tensor of the RGB part is missing, left over, or of another shape.
     """
     weights = _weights(path)
     state = network.state_dict()
+    if isinstance(network, SpikeVRT) and network.config.instants:
+        weights = _without_instants_yet(weights, network.num_bins)
     left_out = [name for name in weights if name not in state and name.startswith(SPIKE_MODULES)]
     used = {name: tensor for name, tensor in weights.items() if name not in left_out}
     has_branch = any(name.startswith(SPIKE_MODULES) for name in used)
@@ -104,7 +109,8 @@ def check_import(network: SpikeVRT, source: Path) -> float:
         frames, (rows, columns) = config.neighbours + 1, (8 * size for size in config.window[1:])
         blurry = torch.rand(1, frames, 3, rows, columns)
         voxels = torch.randn(1, frames, max(network.num_bins, 1), rows, columns)
-    difference = (network.eval()(blurry, voxels) - other(blurry, voxels)).abs().max().item()
+        told = [torch.rand(1, frames)] if config.instants else []
+    difference = (network.eval()(blurry, voxels, *told) - other(blurry, voxels)).abs().max().item()
     network.train(training)
     if difference != 0:  # or not a number
         raise CheckpointError(
@@ -121,7 +127,8 @@ def _counterpart(network: SpikeVRT) -> SpikeVRT:
     """The same network without its spike branch, or with a fresh one if it has none."""
     fused = network.spike_encoder is not None
     heads = {} if fused else {"spike_heads": 1, "fusion_heads": 1}  # 1 divides every width
-    config = replace(network.config, fusion="none" if fused else "cross_attention", **heads)
+    fusion = "none" if fused else "cross_attention"
+    config = replace(network.config, fusion=fusion, instants=False, **heads)
     other = build_network(config, max(network.num_bins, 1))
     rgb = {
         name: value
@@ -131,6 +138,15 @@ def _counterpart(network: SpikeVRT) -> SpikeVRT:
     missing, unexpected = other.load_state_dict(rgb, strict=False)
     assert not unexpected and all(name.startswith(SPIKE_MODULES) for name in missing)
     return other
+
+
+def _without_instants_yet(weights: Mapping[str, Tensor], num_bins: int) -> dict[str, Tensor]:
+    """Weights for a network that is told instants; from one that was not, they begin by taking no notice of them."""
+    first = weights.get(_FIRST_OF_SPIKES)
+    if first is None or first.shape[1] != num_bins:
+        return dict(weights)
+    nothing = first.new_zeros(len(first), INSTANT_CHANNELS, *first.shape[2:])
+    return {**weights, _FIRST_OF_SPIKES: torch.cat([first, nothing], dim=1)}
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInfo, load_network
@@ -10,7 +11,7 @@ from model.network import NetworkConfig
 from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
 from model.tiling import Tiling
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,15 +30,40 @@ class Restorer:
     place: Parallel
     info: CheckpointInfo
 
-    def __call__(self, blurry: Tensor, counts: Tensor | None) -> Tensor:
-        """Restore uint8 blurry (B, T, 3, H, W) with spike counts (B, T, K, h, w): float32, about [0, 1]."""
+    def __call__(self, blurry: Tensor, counts: Tensor | None, instants: Tensor | None = None) -> Tensor:
+        """Restore frames, float32 (B, T, 3, H, W), about [0, 1].
+
+        Args:
+            blurry: uint8 (B, T, 3, H, W).
+            counts: (B, T, K, h, w), spikes in each bin.
+            instants: (B, T), what to restore of each exposure, from 0, its beginning, to 1, its end; None is the middle
+                of all, or for a network that takes no instants whichever it was trained for.
+
+        Raises:
+            UsageError: instants outside the exposure, or for a network that takes none.
+        """
+        if instants is not None and not self.takes_instants:
+            raise UsageError(
+                f"{self.info.path}: restores one instant of the exposure, the one it was trained for",
+                "train a network with network.instants=true on sharp frames at several instants",
+            )
+        if instants is not None and not ((instants >= 0) & (instants <= 1)).all():
+            raise UsageError(f"instants {instants.unique().tolist()}: an exposure goes from 0 to 1")
+        if instants is None and self.takes_instants:
+            instants = torch.full(blurry.shape[:2], 0.5)
         voxels = None if self.normalizer is None or counts is None else self.normalizer(counts)
+        told = [] if instants is None else [instants.to(blurry.device, torch.float32, non_blocking=True)]
         with self.place.autocast():
-            return self.network(to_unit(blurry), voxels).float()
+            return self.network(to_unit(blurry), voxels, *told).float()
 
     @property
     def takes_spikes(self) -> bool:
         return self.normalizer is not None
+
+    @property
+    def takes_instants(self) -> bool:
+        """Whether it can be asked for any instant of the exposures."""
+        return bool(self.info.config["network"].get("instants", NetworkConfig().instants))
 
     @property
     def num_frames(self) -> int:

@@ -107,6 +107,7 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
         "parameters": size.get("total"),
         "trainable": size.get("trainable"),
         "fusion": info.config.get("network", {}).get("fusion"),
+        "instants": info.config.get("network", {}).get("instants", False),
         "num_bins": info.num_bins,
         "scale": info.scale,
         "voxels": info.voxels,

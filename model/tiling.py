@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -25,8 +26,9 @@ SMALLEST_TILE = 64
 
 T = TypeVar("T")
 Span = tuple[int, int]
-Restore = Callable[[Tensor, Tensor | None], Tensor]
-"""A network: blurry (1, T, 3, H, W) and voxels (1, T, K, h, w) or None to restored (1, T, 3, H, W)."""
+Restore = Callable[..., Tensor]
+"""A network: blurry (1, T, 3, H, W) and voxels (1, T, K, h, w) or None to restored (1, T, 3, H, W). Where there are
+instants (1, T), they are given as a keyword."""
 
 
 class Frames(Protocol):
@@ -127,6 +129,7 @@ def restore_tiled(
     voxels: Frames | None,
     tiling: Tiling,
     *,
+    instants: Tensor | None = None,
     span: Span | None = None,
     scale: int = 1,
     device: torch.device | str = "cpu",
@@ -141,6 +144,7 @@ def restore_tiled(
         restore: takes what `blurry` and `voxels` hold, in their types.
         blurry: (N, 3, H, W).
         voxels: (N, K, H / scale, W / scale), or None if `restore` takes none.
+        instants: (N,), what to restore of each exposure, for a network that is told so.
         span: the frames [start, stop) to restore, which alone are looked at; None takes all.
         scale: RGB pixels per spike pixel, along a side.
 
@@ -164,7 +168,8 @@ def restore_tiled(
     clips = [(first + a, first + b) for a, b in spans]
     shared: list[Tensor] = []
     for i, (clip, fade) in enumerate(zip(clips, fades(spans, tiling.overlap_frames), strict=True)):
-        restored, tiling = _restore_or_halve(restore, blurry, voxels, clip, tiling, scale, device)
+        told = restore if instants is None else partial(restore, instants=instants[None, slice(*clip)])
+        restored, tiling = _restore_or_halve(told, blurry, voxels, clip, tiling, scale, device)
         frames = [
             torch.lerp(old, new, share)
             for old, new, share in zip(shared, restored, fade.tolist(), strict=False)

@@ -102,6 +102,7 @@ def _moved(span: Span, offset: int, rate_hz: Fraction) -> Span:
         stop=span.stop + offset,
         start_ns=span.start_ns + offset_ns,
         stop_ns=span.stop_ns + offset_ns,
+        sharp=None if span.sharp is None else span.sharp + offset,
     )
 
 
@@ -118,7 +119,12 @@ def _sharp_index(span: Span, recording: Recording, manifest: Manifest, k: int) -
     if recording.sharp_paths[k] is None:
         return -1
     if manifest.sharp.rule == "middle":
-        return (span.start + span.stop) // 2
+        return (span.start + span.stop) // 2 if span.sharp is None else span.sharp
+    if span.sharp is not None:
+        raise AlignmentError(
+            f"the log tells the instants of the sharp frames, and the manifest has sharp.rule {manifest.sharp.rule}",
+            "leave `sharp` out of the manifest, or the column out of the log",
+        )
     raw = manifest.exposure.raw_frames
     offset = manifest.sharp.index or 0
     if manifest.sharp.rule == "raw_frames" and raw is not None:

@@ -28,16 +28,18 @@ from pipeline.voxels import frames_per_bin
 
 
 class Sample(NamedTuple):
-    """A clip, or with a leading B a batch of them; all uint8 until the device normalizes them.
+    """A clip, or with a leading B a batch of them; frames and counts are uint8 until the device normalizes them.
 
     Attributes:
         blurry, sharp: (T, 3, H, W).
         voxels: (T, K, H / scale, W / scale) spike counts.
+        instants: (T,) float32, where in its exposure each sharp frame is, from 0 to 1; (0,) where nobody asks.
     """
 
     blurry: torch.Tensor
     voxels: torch.Tensor
     sharp: torch.Tensor
+    instants: torch.Tensor = torch.empty(0)
 
 
 def checksum_of(samples: Iterable[Sample]) -> str:
@@ -56,7 +58,8 @@ class ClipConfig:
         num_frames: T, consecutive blurry frames of a clip; none of the recording's were set aside between them.
         crop: side of the square crop, in RGB pixels.
         flips, rotations: draw from the eight symmetries of the square.
-        time_reversal: also play clips backwards, where the sharp instant is the middle of the exposure.
+        time_reversal: also play clips backwards: for a network that is told the sharp instants all of them, otherwise
+            those whose sharp instants are in the middle of the exposure.
         spikes: sensors that the spikes are made to come from.
     """
 
@@ -79,7 +82,7 @@ class Clip:
     """Frames [first_frame, first_frame + T) of one sequence.
 
     Attributes:
-        reversible: backwards it would be a clip as well: its sharp instants are in the middle.
+        reversible: backwards it would be a clip as well: its sharp instants are told, or in the middle.
     """
 
     sequence: int
@@ -102,10 +105,16 @@ class ClipSource:
     Attributes:
         clips: all of them.
         names: "split/sequence" of the sequences that they are cut from.
+        instant_range: the earliest and the latest instant that samples tell; None if they tell none.
     """
 
-    def __init__(self, store: Store, split: str, voxels: str, config: ClipConfig) -> None:
+    def __init__(
+        self, store: Store, split: str, voxels: str, config: ClipConfig, *, instants: bool = False
+    ) -> None:
         """
+        Args:
+            instants: samples tell the instants of their sharp frames.
+
         Raises:
             UsageError: the crop does not fit the scale or the frames.
             StoreError: no blurry or no sharp frames, or no such voxel grids.
@@ -124,10 +133,12 @@ class ClipSource:
         self.names = tuple(f"{sequence.split}/{sequence.name}" for sequence in sequences)
         self._arrays = [_arrays_of(sequence, voxels) for sequence in sequences]
         self._exposures = [sequence.exposure for sequence in sequences]
+        self._instants = [sharp_instants(sequence) for sequence in sequences] if instants else None
+        self.instant_range = _range_of(self._instants, sequences) if self._instants else None
         self.clips = tuple(
             clip
             for number, (sequence, arrays) in enumerate(zip(sequences, self._arrays, strict=True))
-            for clip in _clips_of(number, sequence, config, num_bins=arrays[1].shape[1])
+            for clip in _clips_of(number, sequence, config, arrays[1].shape[1], told=instants)
         )
         if not self.clips:
             raise TrainingError(
@@ -193,6 +204,7 @@ class ClipSource:
             blurry=empty(frames_shape, np.uint8),
             voxels=empty(voxels_shape, self._voxel_type),
             sharp=empty(frames_shape, np.uint8),
+            instants=empty((batch_size, frames if self._instants else 0), np.float32),
         )
 
     def read_into(self, draw: Draw, batch: Sample, place: int) -> None:
@@ -202,17 +214,30 @@ class ClipSource:
         span = slice(draw.clip.first_frame, draw.clip.first_frame + self.config.num_frames)
         rgb = (span, slice(None), *how.window(crop, self.scale))
         spikes = (span, slice(None), *how.window(crop // self.scale, 1))
-        to_blurry, to_voxels, to_sharp = (part[place].numpy() for part in batch)
+        to_blurry, to_voxels, to_sharp, to_instants = (part[place].numpy() for part in batch)
         blurry.read_into(rgb, how.unturned(to_blurry))
         if voxels.dtype == self._voxel_type:
             voxels.read_into(spikes, how.unturned_voxels(to_voxels))
         else:  # other sequences have counts that need more bits
             how.unturned_voxels(to_voxels)[...] = voxels[spikes]
         sharp.read_into(rgb, how.unturned(to_sharp))
+        if self._instants:
+            told = self._instants[draw.clip.sequence][span]
+            to_instants[...] = (1 - told)[::-1] if how.reverse else told
         if draw.sensor:
             start, stop = self._exposures[draw.clip.sequence][span].T
             frames = np.stack([frames_per_bin(length, self.num_bins) for length in (stop - start).tolist()])
             draw.sensor.count_again(to_voxels, frames[::-1, ::-1] if how.reverse else frames)
+
+
+def sharp_instants(sequence: Sequence) -> npt.NDArray[np.float32]:
+    """Where in its exposure each sharp frame is, (N,): the middle of its spike frame, 0 the beginning and 1 the end.
+
+    Of frames without a sharp one it is the middle of the exposure, 0.5.
+    """
+    start, stop = sequence.exposure.T
+    instants = (2 * (sequence.sharp_index - start) + 1) / (2 * (stop - start))
+    return np.where(sequence.has_sharp, instants, 0.5).astype(np.float32)
 
 
 def as_read(batch: Sample) -> Sample:
@@ -390,15 +415,24 @@ def _arrays_of(sequence: Sequence, voxels: str) -> tuple[MappedArray, Selectable
     return blurry, sequence.voxels(voxels), sharp
 
 
-def _clips_of(number: int, sequence: Sequence, config: ClipConfig, num_bins: int) -> Iterator[Clip]:
+def _clips_of(
+    number: int, sequence: Sequence, config: ClipConfig, num_bins: int, *, told: bool
+) -> Iterator[Clip]:
     start, stop = sequence.exposure.T
     off_centre = np.abs(2 * (sequence.sharp_index - start) + 1 - (stop - start))
-    in_middle = off_centre * num_bins <= stop - start  # within half a bin
+    reversible = told | (off_centre * num_bins <= stop - start)  # or within half a bin of the middle
     for run_start, run_stop in sequence.runs:
         for first in range(run_start, run_stop - config.num_frames + 1):
             span = slice(first, first + config.num_frames)
             if sequence.has_sharp[span].all():
-                yield Clip(sequence=number, first_frame=first, reversible=bool(in_middle[span].all()))
+                yield Clip(sequence=number, first_frame=first, reversible=bool(reversible[span].all()))
+
+
+def _range_of(
+    instants: Iterable[npt.NDArray[np.float32]], sequences: Iterable[Sequence]
+) -> tuple[float, float]:
+    told = np.concatenate([some[of.has_sharp] for some, of in zip(instants, sequences, strict=True)])
+    return float(told.min()), float(told.max())
 
 
 def _room(store: Store, blurry: MappedArray, crop: int) -> tuple[int, int]:

@@ -12,13 +12,18 @@ from pipeline.spans import nanoseconds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """Spike frames [start, stop) and nanoseconds [start_ns, stop_ns) of one exposure, and how far apart they are."""
+    """Spike frames [start, stop) and nanoseconds [start_ns, stop_ns) of one exposure, and how far apart they are.
+
+    Attributes:
+        sharp: the spike frame that shows the instant of the sharp frame; None where the rule does not know it.
+    """
 
     start: int
     stop: int
     start_ns: int
     stop_ns: int
     residual_ns: int = 0
+    sharp: int | None = None
 
 
 class FrameError(Exception):

@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pipeline.logs.timing_faults import examine_timing
 from pipeline.manifest import Exposure, Manifest
 from pipeline.recordings import Recording
 from pipeline.reports import Quarantined
-from pipeline.spans import SECOND_NS, span_of
+from pipeline.spans import SECOND_NS, frame_at, span_of
 
 
 def logged_rule(recording: Recording, manifest: Manifest, number_of: Callable[[str], int]) -> RecordingRule:
@@ -94,6 +94,19 @@ class _Clock:
 
     def span(self, row: LoggedExposure) -> Span:
         """Raises FrameError where the fitted clock says nothing."""
+        span = self._exposed(row)
+        return span if row.sharp is None else replace(span, sharp=self._nearest(row.sharp, span))
+
+    def _nearest(self, sharp: int, span: Span) -> int:
+        """The exposed spike frame that holds an instant; it may lie in half a frame at the edge that is not exposed."""
+        if self.fit is not None:
+            on_spikes = self.fit.spike_frame(sharp) * SECOND_NS / self.rate_hz
+            frame = frame_at(on_spikes, self.rate_hz, self.log.resolution_ns)
+        else:
+            frame = frame_at(sharp - self.origin_ns, self.clock_hz, self.log.resolution_ns)
+        return min(max(frame, span.start), span.stop - 1)
+
+    def _exposed(self, row: LoggedExposure) -> Span:
         if self.log.unit != "ns":
             return frames_span(row.start, row.stop, self.rate_hz)
         if self.fit is not None:

@@ -129,8 +129,8 @@ class SharpInstant:
     """Which spike frame shows the instant of the sharp frame.
 
     Attributes:
-        rule: `middle` of the exposure, (start + stop) // 2; `raw_frames`: start + spike_frames * (n // 2), the middle
-            one of the n raw frames; `index`: start + `index`.
+        rule: `middle` of the exposure, (start + stop) // 2, unless the log has a column that tells it; `raw_frames`:
+            start + spike_frames * (n // 2), the middle one of the n raw frames; `index`: start + `index`.
         index: for the rule `index`.
     """
 

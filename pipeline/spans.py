@@ -28,8 +28,15 @@ def span_of(
     return start, stop, max(start_residual, stop_residual)
 
 
-def nanoseconds(spike_frame: int, rate_hz: Fraction) -> int:
-    """The instant at which a spike frame begins, to the nearest nanosecond."""
+def frame_at(instant_ns: int | Fraction, rate_hz: Fraction, resolution_ns: int = 1) -> int:
+    """The spike frame [i, i + 1) / rate that holds an instant; one that only rounding puts before i is in it."""
+    position = instant_ns * rate_hz / SECOND_NS
+    nearest = math.floor(position + _HALF)
+    return nearest if abs(position - nearest) <= resolution_ns * rate_hz / SECOND_NS else math.floor(position)
+
+
+def nanoseconds(spike_frame: int | Fraction, rate_hz: Fraction) -> int:
+    """The instant at which a spike frame begins, or of a point within it, to the nearest nanosecond."""
     return round(spike_frame * SECOND_NS / rate_hz)
 
 

@@ -18,6 +18,7 @@ from model.normalize import to_unit
 from model.restorer import Restorer
 from model.tiling import Tiling, restore_tiled
 from pipeline.ablations import ChangedSpikes
+from pipeline.clips import sharp_instants
 from pipeline.errors import CheckpointError
 from pipeline.previews.preview import enlarge, voxel_preview
 from pipeline.store import Sequence
@@ -135,6 +136,7 @@ def _restored(
 ) -> Iterator[Tensor | None]:
     """Every frame in order; None where there are no spikes to restore it with, which is a gap in the sequence."""
     voxels = None if entrant.voxels is None else sequence.voxels(entrant.voxels)
+    instants = torch.from_numpy(sharp_instants(sequence)) if entrant.restorer.takes_instants else None
     there = [True] * len(sequence.frames)
     if entrant.changed is not None:
         voxels, there, _ = entrant.changed[sequence.name]
@@ -151,6 +153,7 @@ def _restored(
                 voxels,
                 entrant.tiling,
                 span=span,
+                instants=instants,
                 scale=scale,
                 device=device,
             )

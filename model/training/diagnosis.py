@@ -190,7 +190,7 @@ class _Watch(ExitStack):
 
     def _begin(self, module: nn.Module, given: tuple[Any, ...]) -> None:
         self._batch += 1
-        self._given(("blurry", "voxels"), module, given)
+        self._given(("blurry", "voxels", "instants"), module, given)
 
     def _given(self, names: Iterable[str], module: nn.Module, given: tuple[Any, ...]) -> None:
         for name, tensor in zip(names, given, strict=False):

@@ -33,7 +33,7 @@ class FailedStep:
 
 
 def write_failed_step(path: Path, failed: FailedStep) -> None:
-    """Write it as safetensors, `0.blurry` `0.voxels` `0.sharp` `1.blurry` …, whole or not at all.
+    """Write it as safetensors, `0.blurry` `0.voxels` `0.sharp` `0.instants` `1.blurry` …, whole or not at all.
 
     Raises:
         OSError: the disk is full or fails.
@@ -57,8 +57,10 @@ def read_failed_step(path: Path) -> FailedStep:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[_KEY])
             step, number = about.pop("step"), about.pop("batches")
+            there = set(file.keys())  # instants came later than the others
+            fields = [name for name in Sample._fields if name != "instants" or "0.instants" in there]
             batches = tuple(
-                Sample(*(file.get_tensor(f"{i}.{name}") for name in Sample._fields)) for i in range(number)
+                Sample(**{name: file.get_tensor(f"{i}.{name}") for name in fields}) for i in range(number)
             )
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged, or not the clips of a failed step: {error!r}") from error

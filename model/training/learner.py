@@ -60,6 +60,7 @@ class Learner:
         place: device, precision and processes.
         steps: length of the schedule.
         seed: of the random numbers.
+        takes_instants: the network is also given the instants to restore, network(blurry, voxels, instants).
 
     Attributes:
         watch: looks at the gradients and updates of some steps, if set.
@@ -76,8 +77,10 @@ class Learner:
         *,
         steps: int,
         seed: int,
+        takes_instants: bool = False,
     ) -> None:
         self.network = network
+        self.takes_instants = takes_instants
         self.loss = loss
         self.normalizer = normalizer
         self.config = config
@@ -250,8 +253,9 @@ class Learner:
             return sample
         return Sample(*(part.pin_memory().to(self.place.device, non_blocking=True) for part in sample))
 
-    def _inputs(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
-        return to_unit(sample.blurry), self.normalizer(sample.voxels) if self.normalizer else None
+    def _inputs(self, sample: Sample) -> tuple[Tensor | None, ...]:
+        voxels = self.normalizer(sample.voxels) if self.normalizer else None
+        return to_unit(sample.blurry), voxels, *([sample.instants] if self.takes_instants else [])
 
     def _backward(self, forward: Callable[..., Tensor], sample: Sample, count: int) -> LossTerms:
         with self.phase("transfer"):

@@ -268,13 +268,13 @@ def _held(
     weights = [*network.parameters(), *network.buffers(), *learner.loss.parameters()]
     learning = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
     average = learner.average.network.parameters() if learner.average else ()
-    blurry, voxels = clip_size(config, num_bins, scale).inputs(config.network, torch.device("meta"))
+    blurry, *told = clip_size(config, num_bins, scale).inputs(config.network, torch.device("meta"))
     return Held(
         weights=sum(tensor.nbytes for tensor in weights),
         gradients=learning,
         moments=2 * learning,
         average=sum(tensor.nbytes for tensor in average),
-        batch=2 * blurry.nbytes + (voxels.nbytes if voxels is not None else 0),
+        batch=2 * blurry.nbytes + sum(tensor.nbytes for tensor in told if tensor is not None),
         activations=activations,
         stages=stages,
     )

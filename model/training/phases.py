@@ -54,8 +54,13 @@ def largest_phase(config: TrainConfig) -> Phase:
     return max(phases_of(config), key=lambda phase: phase.pixels)
 
 
-def sources_of(phases: Sequence[Phase], store: Store, voxels: str) -> list[ClipSource]:
+def sources_of(
+    phases: Sequence[Phase], store: Store, voxels: str, *, instants: bool = False
+) -> list[ClipSource]:
     """The training clips of each phase, checked; phases that cut them alike share one source.
+
+    Args:
+        voxels, instants: as in `ClipSource`.
 
     Raises:
         UsageError, StoreError, TrainingError: as `ClipSource`; with several phases it is said which one.
@@ -64,7 +69,7 @@ def sources_of(phases: Sequence[Phase], store: Store, voxels: str) -> list[ClipS
     for phase in phases:
         if phase.clip not in sources:
             try:
-                sources[phase.clip] = ClipSource(store, "train", voxels, phase.clip)
+                sources[phase.clip] = ClipSource(store, "train", voxels, phase.clip, instants=instants)
             except SpkError as error:
                 if len(phases) == 1:
                     raise

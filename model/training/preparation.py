@@ -37,6 +37,9 @@ from pipeline.store import Store, open_store
 
 logger = logging.getLogger(__name__)
 
+_FEW_INSTANTS = 0.5
+"""Of the exposure: who sees sharp frames in less of it does not learn to restore any instant."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
@@ -106,7 +109,7 @@ class Prepared:
             *map(str, self.phases),
         ]:
             logger.info("%s", line)
-        for line in _doubts(config):
+        for line in _doubts(config, self.sources[0].instant_range):
             logger.warning("%s", line)
 
 
@@ -123,7 +126,7 @@ def prepare(
         store = open_store(config.store)
         config = replace(config, voxels=store.voxel_name(config.voxels))
         phases = phases_of(config)
-        sources = sources_of(phases, store, config.voxels or "")
+        sources = sources_of(phases, store, config.voxels or "", instants=config.network.instants)
         source = sources[0]
         normalization = store.normalization(config.voxels or "")
         identity = identity_of(config, store, source, place)
@@ -175,13 +178,14 @@ def _learner(
         place,
         steps=config.steps,
         seed=config.seed,
+        takes_instants=config.network.instants,
     )
     if start:
         learner.load(load_tensors(start.path), start.header["learner"])
     return learner, parent
 
 
-def _doubts(config: TrainConfig) -> Iterator[str]:
+def _doubts(config: TrainConfig, instants: tuple[float, float] | None) -> Iterator[str]:
     if config.optim.warmup_steps >= config.steps:
         yield (
             f"optim.warmup_steps={config.optim.warmup_steps} is no less than steps={config.steps}: "
@@ -190,3 +194,8 @@ def _doubts(config: TrainConfig) -> Iterator[str]:
     for phase in config.phases:
         if phase.start >= config.steps:
             yield f"the phase from step {phase.start} is never reached: steps={config.steps}"
+    if instants and instants[1] - instants[0] < _FEW_INSTANTS:
+        yield (
+            f"network.instants=true, and the sharp frames are at {instants[0]:.2f} to {instants[1]:.2f} of their "
+            "exposures: no other instant can be learned"
+        )

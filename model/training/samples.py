@@ -46,7 +46,7 @@ def examples(validator: Validator, source: ClipSource, count: int, seed: int) ->
 class SamplePictures(Listener):
     """Restores the same clips each time and writes their middle frames as `step_000100.png`.
 
-    A row is a clip: blurry, restored, sharp, and the spikes around the middle of the exposure. Small frames are
+    A row is a clip: blurry, restored, sharp, and the spikes around the instant of the sharp frame. Small frames are
     enlarged.
 
     Args:
@@ -85,7 +85,8 @@ class SamplePictures(Listener):
         blurry, counts, sharp = clip.blurry[0, middle], clip.voxels[0, middle].numpy(), clip.sharp[0, middle]
         restored = to_rgb8(self.restore(network, clip)[0, middle].nan_to_num()).cpu()
         before, after = psnr(blurry, sharp).item(), psnr(restored, sharp).item()
-        spikes = voxel_preview(counts, around=len(counts) / 2)
+        instant = clip.instants[0, middle].item() if clip.instants.numel() else 0.5
+        spikes = voxel_preview(counts, around=len(counts) * instant)
         larger = -(-SMALLEST_PANEL // blurry.shape[-1])
         scale = blurry.shape[-1] // spikes.shape[-1]
         return [

@@ -10,7 +10,7 @@ from model.metrics import psnr
 from model.parallel import Parallel
 from model.training.events import Validation
 from pipeline import store
-from pipeline.clips import Sample
+from pipeline.clips import Sample, sharp_instants
 from pipeline.errors import TrainingError
 
 IDENTICAL_DB = 100.0
@@ -97,7 +97,7 @@ class Validator:
         return torch.tensor([scores.sum().item(), len(index)], dtype=torch.float64)
 
     def read(self, window: Window) -> Sample:
-        """The frames of a window as a batch of one, uint8."""
+        """The frames of a window as a batch of one, uint8, and their instants."""
         sequence, frames = window.sequence, slice(window.start, window.stop)
         rows, columns = (self._centre(length) for length in sequence.blurry.shape[-2:])
         spike_rows, spike_columns = (
@@ -107,6 +107,7 @@ class Validator:
             sequence.blurry[frames, :, rows, columns],
             sequence.voxels(self.voxels)[frames, :, spike_rows, spike_columns],
             sequence.sharp[frames, :, rows, columns],
+            sharp_instants(sequence)[frames],
         )
         return Sample(*(torch.tensor(array).unsqueeze(0) for array in arrays))
 

@@ -4,7 +4,8 @@
   `<split>/<sequence>` (written by S-VRT scripts/prepare_data.py). `event_count` is checked and not used.
 - "indices": `split,scene,sub,frame,t0_idx,t1_idx,events`: spike frames [t0_idx, t1_idx); the sequence is
   `<split>/<scene>/<sub>`, without `/<sub>` where that is empty. `events` is checked and not used.
-- "csv": `frame,start_<unit>,stop_<unit>` with the unit ns, us, ms or s, and optionally `sequence` and `spike_index`.
+- "csv": `frame,start_<unit>,stop_<unit>` with the unit ns, us, ms or s, and optionally `sharp_<unit>`, `sequence` and
+  `spike_index`. `sharp` is the instant of the exposure that the frame's sharp image shows.
   A row whose `spike_index` is filled is a *sync row*: at its `start` that spike frame began. Its frame and stop may
   both be empty: it is then about the clock alone.
 - "pairs": no header; two lines for each frame, in order: `>unix standard time stamp:1763626982s,598990us` (the
@@ -27,7 +28,7 @@ PAIRS_FIRST_LINE = ">unix standard time stamp:"
 _SECONDS_HEADER = "frame_idx,t0,t1,event_count,seq"
 _INDICES_HEADER = "split,scene,sub,frame,t0_idx,t1_idx,events"
 _CSV_HEADER = re.compile(
-    r"frame,start_(ns|us|ms|s),stop_(ns|us|ms|s)((?:,sequence)?(?:,spike_index)?|,spike_index,sequence)"
+    r"frame,start_(ns|us|ms|s),stop_\1(,sharp_\1)?((?:,sequence)?(?:,spike_index)?|,spike_index,sequence)"
 )
 _HEADERS = {
     "seconds": _SECONDS_HEADER,
@@ -36,7 +37,7 @@ _HEADERS = {
     "pairs": f"{PAIRS_FIRST_LINE}...",
 }
 _STAMPS = ("start", "middle", "stop")
-_TIMES = (*_STAMPS, "duration")
+_TIMES = (*_STAMPS, "duration", "sharp")
 _INTEGER = re.compile(r"[0-9]{1,12}")
 
 
@@ -48,7 +49,7 @@ class Table:
         name: of the dialect; "columns" for a table that the manifest describes.
         delimiter: between values; a blank is any number of blanks and tabs.
         num_fields: values in a row.
-        columns: where each of frame, start, middle, stop, duration, spike_index is, as far as there is such a column.
+        columns: where each of frame, start, middle, stop, duration, sharp, spike_index is, if there is such a column.
         sequence: columns whose values make the sequence's name.
         counts: columns that must hold numbers, and are not used.
         unit_ns, duration_ns: nanoseconds in one of a time and of a length; 0 where times are spike frames.
@@ -101,7 +102,10 @@ class Table:
             return Row(exposure=None, sync=sync, resolution=Fraction(self.unit_ns, 10**places))
         start, stop, stamp, resolution = self._times(values)
         frame = str(place) if self.by_order else self._frame_of(values)
-        exposure = LoggedExposure(frame=frame, sequence=sequence, start=start, stop=stop, line=line)
+        sharp = self._sharp(values, start, stop)
+        exposure = LoggedExposure(
+            frame=frame, sequence=sequence, start=start, stop=stop, line=line, sharp=sharp
+        )
         sync = self._sync(values, sequence, stamp, line)
         at = sorted(k for name, k in self.columns.items() if name in _TIMES)
         ends_with_time = not self.in_frames and at[-1] == self.num_fields - 1
@@ -154,6 +158,15 @@ class Table:
             raise RowError(f"spike_index {text!r} is not a whole number")
         return SyncRow(spike_index=int(text), sequence=sequence, stamp_ns=stamp, line=line)
 
+    def _sharp(self, values: list[str], start: int, stop: int) -> int | None:
+        if "sharp" not in self.columns:
+            return None
+        text = values[self.columns["sharp"]]
+        sharp, _ = exact_ns(text, self.unit_ns, "sharp")
+        if not start <= sharp < stop:
+            raise RowError(f"sharp {text!r} is not within the exposure")
+        return sharp
+
     def _times(self, values: list[str]) -> tuple[int, int, int, Fraction]:
         """(start, stop, the first stamp, resolution) of an exposure."""
         if self.in_frames:
@@ -191,8 +204,9 @@ def recognise(path: Path, header: str, dialect: str | None) -> Table | None:
     if header.startswith(PAIRS_FIRST_LINE) and dialect in (None, "pairs"):
         return None
     match = _CSV_HEADER.fullmatch(header)
-    if match and match[1] == match[2] and dialect in (None, "csv"):
-        names = ["frame", "start", "stop", *match[3].split(",")[1:]]
+    if match and dialect in (None, "csv"):
+        sharp = ["sharp"] if match[2] else []
+        names = ["frame", "start", "stop", *sharp, *match[3].split(",")[1:]]
         columns = {name: k for k, name in enumerate(names) if name != "sequence"}
         return Table(
             name="csv",

@@ -18,6 +18,7 @@ class LoggedExposure:
         sequence: None when the log is about one sequence only.
         start, stop: nanoseconds; spike frames in the dialect "indices" (`ExposureLog.unit`).
         line: counts from 1.
+        sharp: the instant of the sharp frame, in the unit of `start`; None where the log does not tell it.
     """
 
     frame: str
@@ -25,6 +26,7 @@ class LoggedExposure:
     start: int
     stop: int
     line: int
+    sharp: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -135,18 +135,31 @@ def read_log(
 
 
 def write_log(
-    path: Path, frames: Sequence[str], start_ns: npt.NDArray[np.int64], stop_ns: npt.NDArray[np.int64]
+    path: Path,
+    frames: Sequence[str],
+    start_ns: npt.NDArray[np.int64],
+    stop_ns: npt.NDArray[np.int64],
+    sharp_ns: npt.NDArray[np.int64] | None = None,
 ) -> None:
     """Write the exposures of one sequence in the dialect "csv", in nanoseconds.
+
+    Args:
+        path: the file.
+        frames: N names.
+        start_ns, stop_ns: (N,) their exposures.
+        sharp_ns: (N,) the instants of their sharp frames; None says nothing of them.
 
     Raises:
         ValueError: lengths differ, or a frame name holds a comma or line break.
     """
     if bad := [frame for frame in frames if re.search(r"[,\r\n]", frame) or frame != frame.strip()]:
         raise ValueError(f"frame name {bad[0]!r} cannot be written to a log")
-    rows = zip(frames, start_ns, stop_ns, strict=True)
-    lines = ["frame,start_ns,stop_ns", *(f"{frame},{int(start)},{int(stop)}" for frame, start, stop in rows)]
-    write_atomic(Path(path), "\n".join(lines) + "\n")
+    columns = {"start_ns": start_ns, "stop_ns": stop_ns} | (
+        {} if sharp_ns is None else {"sharp_ns": sharp_ns}
+    )
+    header = ["frame", *columns]
+    rows = ([frame, *map(int, times)] for frame, *times in zip(frames, *columns.values(), strict=True))
+    write_atomic(Path(path), "".join(",".join(map(str, row)) + "\n" for row in (header, *rows)))
 
 
 def _data_lines(lines: Sequence[str], first: int) -> Iterator[tuple[int, str]]:

@@ -3,7 +3,7 @@
 OUT/simulation.yaml                       the settings everything below was made with
 OUT/<split>/<sequence>/blurry/000000.png  sharp/000000.png, with the same names
 OUT/<split>/<sequence>/spikes.dat         the whole recording
-OUT/<split>/<sequence>/exposures.csv      frame,start_ns,stop_ns on the clock of the spikes
+OUT/<split>/<sequence>/exposures.csv      frame,start_ns,stop_ns on the clock of the spikes, and sharp_ns with sharp_at
 OUT/<split>/<sequence>/format.yaml        the bytes of spikes.dat
 OUT/<split>/<sequence>/camera.yaml        the spike camera, the timing and the light
 """
@@ -11,10 +11,12 @@ OUT/<split>/<sequence>/camera.yaml        the spike camera, the timing and the l
 import os
 import shutil
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.config import to_plain
 from pipeline.dat import write_dat
@@ -29,6 +31,7 @@ from pipeline.yaml_files import dump_yaml, read_yaml
 
 SPLITS = ("train", "val", "test")
 SETTINGS = "simulation.yaml"
+_HALF = Fraction(1, 2)
 PARTIAL = ".partial-"
 """Beginning of the folders still being written; one that is left over belongs to a killed run."""
 
@@ -76,7 +79,7 @@ def write_sequence(out: Path, split: str, sequence: str, film: Film, rig: RigCon
     num_frames, height, width = film.spikes.shape
     spike_format = SpikeFormat(height=height, width=width, rate_hz=rig.rate_hz, num_frames=num_frames)
     write_dat(folder / "spikes.dat", film.spikes, spike_format)
-    write_log(folder / "exposures.csv", names, *_nanoseconds(rig))
+    write_log(folder / "exposures.csv", names, *_nanoseconds(film, rig))
     write_atomic(folder / "format.yaml", dump_yaml(to_plain(spike_format)))
     write_atomic(folder / "camera.yaml", dump_yaml(_facts(rig)))
     final = sequence_folder(out, split, sequence)
@@ -86,11 +89,11 @@ def write_sequence(out: Path, split: str, sequence: str, film: Film, rig: RigCon
     sync_directory(out)
 
 
-def _nanoseconds(rig: RigConfig) -> tuple[np.ndarray, np.ndarray]:
-    stamps = np.array(
-        [[nanoseconds(int(edge), rig.rate_hz) for edge in span] for span in rig.spans], np.int64
-    )
-    return stamps[:, 0], stamps[:, 1]
+def _nanoseconds(film: Film, rig: RigConfig) -> list[npt.NDArray[np.int64]]:
+    """When each exposure starts and stops, and if they are not all in the middle the instants of the sharp frames."""
+    start, stop = rig.spans.T
+    moments = [start, stop] if film.sharp_frames is None else [start, stop, film.sharp_frames + _HALF]
+    return [np.array([nanoseconds(at, rig.rate_hz) for at in some.tolist()], np.int64) for some in moments]
 
 
 def _facts(rig: RigConfig) -> dict[str, Any]:

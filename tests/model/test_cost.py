@@ -80,6 +80,12 @@ def test_counts_a_tiny_network_as_by_hand(tiny: Tiny) -> None:
     assert flops.of("spynet") == 0
 
 
+def test_to_be_told_instants_costs_two_channels_and_a_mean(tiny: Tiny) -> None:
+    plain, told = (count_flops(tiny(instants=instants), CLIP).of("") for instants in (False, True))
+    places = CLIP.frames * CLIP.crop**2
+    assert told - plain == 2 * places * (2 * 4 * 27 + CLIP.num_bins)
+
+
 def test_the_parts_make_up_the_network(tiny: Tiny) -> None:
     config = tiny(flow="spynet")
     flops = count_flops(config, CLIP, backward=False)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model.instants import INSTANT_CHANNELS
 from model.network import NetworkConfig, SpikeVRT, build_network, pad_clip
 
 Tiny = Callable[..., NetworkConfig]
@@ -216,6 +217,51 @@ def test_restores_clips_of_any_size(shape: tuple[int, int, int, int], scale: int
     blurry, voxels = _clip(*shape[:2], max(shape[2], scale), max(shape[3], scale), scale=scale)
     with torch.no_grad():
         assert network(blurry, voxels).shape == blurry.shape
+
+
+def test_a_network_that_is_told_instants_is_the_same_but_for_its_first_spike_layer(tiny: Tiny) -> None:
+    networks = []
+    for instants in (False, True):
+        torch.manual_seed(0)
+        networks.append(build_network(tiny(instants=instants), num_bins=5))
+    one, other = (network.state_dict() for network in networks)
+    assert one.keys() == other.keys()
+    first = "spike_encoder.pyramid.scales.0.0.weight"
+    assert [name for name in one if one[name].shape != other[name].shape] == [first]
+    assert (one[first].shape[1], other[first].shape[1]) == (5, 5 + INSTANT_CHANNELS)
+    assert not [
+        name
+        for name in one
+        if not name.startswith(("spike_", "fus")) and not torch.equal(one[name], other[name])
+    ]
+
+
+def test_restores_the_instant_it_is_told_and_learns_from_it(tiny: Tiny) -> None:
+    torch.manual_seed(0)
+    fresh = build_network(tiny(instants=True), num_bins=5).eval()
+    blurry, voxels = _clip(2, 3, 20, 13)
+    early, late = torch.full((2, 3), 0.1), torch.full((2, 3), 0.9)
+    assert torch.equal(
+        fresh(blurry, voxels, early), fresh(blurry, voxels, late)
+    )  # a fusion that has learned nothing
+    network = _disturb(fresh)
+    one, other = (network(blurry, voxels, told) for told in (early, late))
+    assert one.shape == blurry.shape and not torch.equal(one, other)
+    only_last = torch.cat([early[:, :2], late[:, 2:]], dim=1)
+    assert not torch.equal(network(blurry, voxels, only_last)[:, 2], one[:, 2])
+    one.square().sum().backward()
+    gradient = network.spike_encoder.pyramid.scales[0][0].weight.grad
+    assert (gradient[:, -INSTANT_CHANNELS:].abs().amax(dim=(0, 2, 3, 4)) > 0).all()
+
+
+def test_refuses_instants_it_takes_none_of_and_the_lack_of_them(tiny: Tiny) -> None:
+    blurry, voxels = _clip(1, 2, 16, 16)
+    instants = torch.full((1, 2), 0.5)
+    for takes, told in ((False, instants), (True, None), (True, instants[:, :1])):
+        with pytest.raises(ValueError, match="instants"):
+            build_network(tiny(instants=takes), num_bins=5)(blurry, voxels, told)
+    with pytest.raises(ValueError, match="instants True needs fusion"):
+        tiny(instants=True, fusion="none")
 
 
 @pytest.mark.parametrize("pa_frames", [2, 4, 6])

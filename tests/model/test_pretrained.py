@@ -188,3 +188,41 @@ def test_a_file_of_the_published_size_is_the_same_network_once_fused(
     torch.save({"params": official}, tmp_path / "006.pth")
     with pytest.raises(CheckpointError, match=r"missing: norm\.weight"):
         initialise(fused, tmp_path / "006.pth")
+
+
+def with_instants(seed: int) -> SpikeVRT:
+    torch.manual_seed(seed)
+    return build_network(NetworkConfig(**SMALL, instants=True), 4).eval()
+
+
+def test_a_network_without_instants_teaches_one_with_and_then_restores_the_same_whatever_it_is_told(
+    tmp_path: Path,
+) -> None:
+    source, told = network(1), with_instants(2)
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    torch.save(source.state_dict(), tmp_path / "x.pth")
+    done = initialise(told, tmp_path / "x.pth")
+    assert done.fresh == 0 and done.took_branch
+    blurry, voxels = torch.rand(1, 2, 3, 32, 32), torch.rand(1, 2, 4, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            told(blurry, voxels, torch.tensor([[0.1, 0.7]])), source(blurry, voxels), rtol=0, atol=1e-6
+        )
+
+
+def test_an_rgb_checkpoint_fills_a_network_that_is_told_instants(tmp_path: Path) -> None:
+    rgb, told = network(1, "none"), with_instants(2)
+    torch.save(rgb.state_dict(), tmp_path / "x.pth")
+    assert not initialise(told, tmp_path / "x.pth").took_branch
+    assert check_import(told, tmp_path / "x.pth") == 0
+
+
+def test_weights_that_know_instants_go_to_a_network_of_the_same_kind_only(tmp_path: Path) -> None:
+    source, same = with_instants(1), with_instants(2)
+    torch.save(source.state_dict(), tmp_path / "x.pth")
+    initialise(same, tmp_path / "x.pth")
+    assert all(torch.equal(a, b) for a, b in zip(same.parameters(), source.parameters(), strict=True))
+    with pytest.raises(CheckpointError, match="shape: spike_encoder"):
+        initialise(network(3), tmp_path / "x.pth")

@@ -12,7 +12,7 @@ from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
 from model.restorer import load_restorer
 from pipeline.config import to_plain
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, UsageError
 from pipeline.stats import Normalization
 
 PLACE = Parallel(device=torch.device("cpu"))
@@ -56,3 +56,31 @@ def test_spikes_without_their_normalization_are_refused(tmp_path: Path, tiny: An
     saved(tmp_path / "x.safetensors", tiny(), normalization=None)
     with pytest.raises(CheckpointError, match="lacks the normalization"):
         load_restorer(tmp_path / "x.safetensors", PLACE)
+
+
+def test_asks_for_the_instants_that_are_given_and_else_the_middle(tmp_path: Path, tiny: Any) -> None:
+    network = saved(tmp_path / "x.safetensors", tiny(instants=True))
+    restorer = load_restorer(tmp_path / "x.safetensors", PLACE)
+    blurry = torch.randint(0, 256, (1, 2, 3, 16, 16), dtype=torch.uint8)
+    counts = torch.randint(0, 9, (1, 2, 4, 16, 16), dtype=torch.uint8)
+    told = torch.tensor([[0.1, 0.8]], dtype=torch.float64)
+    voxels = VoxelNormalizer(NORMALIZATION.table())(counts)
+    with torch.inference_mode():
+        assert torch.equal(restorer(blurry, counts, told), network(to_unit(blurry), voxels, told.float()))
+        middle = restorer(blurry, counts, torch.full((1, 2), 0.5))
+        assert torch.equal(restorer(blurry, counts), middle)
+        assert not torch.equal(restorer(blurry, counts, told), middle)
+    assert restorer.takes_instants
+    for outside in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="from 0 to 1"):
+            restorer(blurry, counts, torch.tensor([[0.5, outside]]))
+
+
+def test_a_network_of_one_instant_refuses_to_be_asked_for_another(tmp_path: Path, tiny: Any) -> None:
+    saved(tmp_path / "x.safetensors", tiny())
+    restorer = load_restorer(tmp_path / "x.safetensors", PLACE)
+    blurry = torch.zeros(1, 2, 3, 16, 16, dtype=torch.uint8)
+    with pytest.raises(UsageError, match="the one it was trained for") as caught:
+        restorer(blurry, torch.zeros(1, 2, 4, 16, 16, dtype=torch.uint8), torch.full((1, 2), 0.5))
+    assert "network.instants=true" in caught.value.fix
+    assert not restorer.takes_instants

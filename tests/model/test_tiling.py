@@ -350,3 +350,14 @@ def test_a_reader_that_fails_stops_the_restoration():
 
     with pytest.raises(OSError, match="unreadable"):
         stacked(pixelwise, Broken(), None, Tiling(tile=32, overlap=0))
+
+
+def test_every_clip_is_told_the_instants_of_its_own_frames() -> None:
+    def told(blurry: Tensor, voxels: Tensor | None, *, instants: Tensor) -> Tensor:
+        assert instants.shape == blurry.shape[:2]
+        return instants[..., None, None, None].expand(blurry.shape)
+
+    instants = torch.linspace(0, 1, 9)
+    tiling = Tiling(tile=8, overlap=0, num_frames=3, overlap_frames=1)
+    frames = restore_tiled(told, torch.zeros(9, 3, 16, 8), None, tiling, instants=instants, span=(1, 8))
+    assert [frame.unique().item() for frame in frames] == instants[1:8].tolist()

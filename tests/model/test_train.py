@@ -16,6 +16,7 @@ from PIL import Image
 from model.checkpoint import load_network, read_info
 from model.checkpoint_file import load_tensors
 from model.cost import clip_size, count_flops, measure_activations
+from model.instants import INSTANT_CHANNELS
 from model.lora import LoraConfig
 from model.losses import LossConfig
 from model.network import NetworkConfig, build_network
@@ -55,8 +56,8 @@ NETWORK = NetworkConfig(
 )
 
 
-def make_store(folder: Path, val: int) -> Path:
-    rig = RigConfig(num_frames=3, exposure_frames=12, gap_frames=4)
+def make_store(folder: Path, val: int, sharp_at: tuple[float, float] | None = None) -> Path:
+    rig = RigConfig(num_frames=3, exposure_frames=12, gap_frames=4, sharp_at=sharp_at)
     scenes = SceneConfig(height=32, width=32, train=2, val=val, test=1, objects=(1, 1), rig=rig)
     simulate_scenes(folder / "raw", scenes)
     ingest(folder / "raw", folder / "store", read_manifest("simulated"), workers=1)
@@ -522,3 +523,23 @@ def test_missing_vgg_weights_are_said_before_anything_is_trained(
         train(config(store, loss=LossConfig()), tmp_path / "run")
     assert "loss.perceptual_weight=0" in caught.value.fix
     assert not (tmp_path / "run").exists()
+
+
+def test_learns_instants_and_an_interrupted_run_goes_on_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path_factory.mktemp("instants"), val=1, sharp_at=(0.0, 1.0))
+    less = {"steps": 4, "validate_every": 4, "sample_every": 0}
+    settings = config(store, network=replace(NETWORK, instants=True), workers=1, **less)
+    whole = train(settings, tmp_path / "whole")
+    train(settings, tmp_path / "run", stop_at=1)
+    again = train(replace(settings, workers=2), tmp_path / "run", resume=True)
+    assert (again.loss, again.val_psnr) == (whole.loss, whole.val_psnr)
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "run")
+    fresh, learned = (
+        load_tensors(tmp_path / "whole" / "checkpoints" / f"step_{step:06d}.safetensors") for step in (2, 4)
+    )
+    first = "model.spike_encoder.pyramid.scales.0.0.weight"
+    assert ((fresh[first] - learned[first])[:, -INSTANT_CHANNELS:] != 0).any()
+    with pytest.raises(UsageError, match=r"network\.instants: True in the run, False now"):
+        train(config(store, **less), tmp_path / "run", resume=True)

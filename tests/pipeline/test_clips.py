@@ -3,12 +3,21 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.clips import ClipConfig, ClipSource, Sample, batch_numbers, batches, checksum_of
+from pipeline.clips import (
+    ClipConfig,
+    ClipSource,
+    Sample,
+    batch_numbers,
+    batches,
+    checksum_of,
+    sharp_instants,
+)
 from pipeline.dat import write_dat
 from pipeline.errors import StoreError, TrainingError, UsageError
 from pipeline.images import write_png
@@ -113,7 +122,8 @@ def test_samples_are_bytes_of_the_stated_shapes(source):
     sample = source.read(source.draw(0, seed=0))
     assert sample.blurry.shape == sample.sharp.shape == (3, 3, 16, 16)
     assert sample.voxels.shape == (3, BINS, 8, 8)
-    assert {part.dtype for part in sample} == {torch.uint8}
+    assert {part.dtype for part in sample[:3]} == {torch.uint8}
+    assert sample.instants.shape == (0,) and source.instant_range is None  # nobody asks
     assert source.batch(range(2), seed=0).voxels.shape == (2, 3, BINS, 8, 8)
 
 
@@ -121,7 +131,7 @@ def test_frames_and_spikes_show_the_same_places_and_times_however_they_are_turne
     turned = Counter()
     for number in range(200):
         draw = source.draw(number, seed=3)
-        blurry, voxels, sharp = (part.numpy() for part in source.read(draw))
+        blurry, voxels, sharp, _ = (part.numpy() for part in source.read(draw))
         how = draw.augmentation
         bins = voxels[:, ::-1] if how.reverse else voxels
         assert (bins[:, MARK_BIN] == MARK).all()
@@ -408,6 +418,52 @@ def test_clips_with_their_sharp_instant_off_the_middle_are_not_reversed(tmp_path
     source = ClipSource(store, "train", "k4", CONFIG)  # 13.5 spike frames off, and half a bin is 12.5
     assert not any(clip.reversible for clip in source.clips)
     assert not any(source.draw(number, seed=0).augmentation.reverse for number in range(60))
+
+
+@pytest.mark.parametrize(
+    ("span", "sharp", "instant"),
+    [((0, 4), 0, 0.125), ((0, 4), 2, 0.625), ((7, 12), 9, 0.5), ((7, 12), 11, 0.9), ((3, 4), 3, 0.5)],
+)
+def test_an_instant_is_the_middle_of_its_spike_frame(span, sharp, instant):
+    exposure = np.array([[0, 100], span])
+    sequence = SimpleNamespace(
+        exposure=exposure, sharp_index=np.array([-1, sharp]), has_sharp=np.array([False, True])
+    )
+    found = sharp_instants(sequence)
+    assert found.dtype == np.float32 and found.tolist() == np.float32([0.5, instant]).tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_clips_tell_their_instants_and_play_backwards_wherever_these_are(tmp_path, build, workers):
+    write_sequence(tmp_path / "raw/train/a", 5)
+    store = build(tmp_path, sharp={"rule": "index", "index": 36})
+    source = ClipSource(store, "train", "k4", CONFIG, instants=True)
+    assert source.instant_range == (np.float32(0.365), np.float32(0.365))
+    seen = set()
+    for number, batch in enumerate(take(source, 40, workers=workers)):
+        reverse = source.draw(number, seed=0).augmentation.reverse
+        assert batch.instants.dtype == torch.float32 and batch.instants.shape == (1, 3)
+        torch.testing.assert_close(batch.instants, torch.full((1, 3), 0.635 if reverse else 0.365))
+        seen.add(reverse)
+    assert seen == {False, True}
+
+
+def test_instants_are_turned_with_the_clip(tmp_path, build, monkeypatch):
+    write_sequence(tmp_path / "raw/train/a", 5)
+    monkeypatch.setattr("pipeline.clips.sharp_instants", lambda _: np.float32([0.1, 0.2, 0.3, 0.4, 0.5]))
+    source = ClipSource(build(tmp_path), "train", "k4", CONFIG, instants=True)
+    for number in range(30):
+        draw = source.draw(number, seed=0)
+        told = [0.1 * (draw.clip.first_frame + t + 1) for t in range(3)]
+        wanted = [1 - at for at in reversed(told)] if draw.augmentation.reverse else told
+        assert source.read(draw).instants.tolist() == pytest.approx(wanted)
+
+
+def test_to_ask_for_instants_changes_nothing_else_where_all_are_in_the_middle(store, source):
+    told = ClipSource(store, "train", "k4", CONFIG, instants=True)
+    for one, other in zip(take(source, 10), take(told, 10), strict=True):
+        assert same(Sample(*one[:3]), Sample(*other[:3]))
+        assert checksum_of([one]) == checksum_of([Sample(*one[:3])]) != checksum_of([other])
 
 
 def test_a_checksum_is_of_all_bytes_in_their_order():

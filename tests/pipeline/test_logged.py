@@ -20,7 +20,9 @@ class Stream:
         return self.length
 
 
-def align(folder, text, frames, *, rate=1000, length=1000, log="log.txt", spikes="s.dat", **exposure):
+def align(
+    folder, text, frames, *, rate=1000, length=1000, log="log.txt", spikes="s.dat", sharp=None, **exposure
+):
     path = folder / "log.txt"
     path.write_text(text)
     values = {
@@ -29,7 +31,7 @@ def align(folder, text, frames, *, rate=1000, length=1000, log="log.txt", spikes
         "exposure": {"rule": "log"} | exposure,
         "splits": {"train": {}},
         "spikes": {"height": 2, "width": 8, "rate_hz": rate},
-    }
+    } | ({} if sharp is None else {"sharp": sharp})
     images = tuple(folder / f"{frame}.png" for frame in frames)
     recording = Recording(
         split="train",
@@ -39,7 +41,7 @@ def align(folder, text, frames, *, rate=1000, length=1000, log="log.txt", spikes
         listed=tuple(frames),
         frames=tuple(frames),
         blurry_paths=images,
-        sharp_paths=(None,) * len(images),
+        sharp_paths=(None,) * len(images) if sharp is None else images,
         log_path=path,
         format=SpikeFormat(height=2, width=8, rate_hz=rate),
     )
@@ -203,3 +205,41 @@ def test_dropped_frames_break_the_run(tmp_path):
     alignment = align(tmp_path, "\n".join(["frame,start_ms,stop_ms", *rows]) + "\n", list("012345678"))
     assert alignment.positions.tolist() == [0, 1, 2, 3, 6, 7, 8, 10, 11]
     assert alignment.problems == () and alignment.timing["missing"] == 3
+
+
+SHARP = "frame,start_us,stop_us,sharp_us"
+MIDDLE = {"rule": "middle"}
+
+
+def test_the_log_tells_which_spike_frames_show_the_sharp_instants(tmp_path):
+    text = f"{SHARP}\na,2000,8000,2000\nb,12000,18000,17999\nc,22500,28000,22500\n"
+    alignment = align(tmp_path, text, "abc", sharp=MIDDLE)
+    assert alignment.exposure.tolist() == [[2, 8], [12, 18], [22, 28]]
+    assert alignment.sharp_index.tolist() == [2, 17, 22]
+    assert align(tmp_path, text, "abc", sharp=MIDDLE, offset_frames=3).sharp_index.tolist() == [5, 20, 25]
+    assert align(tmp_path, text, "abc").sharp_index.tolist() == [-1] * 3  # no sharp images
+
+
+def test_an_instant_in_half_a_spike_frame_that_is_not_exposed_is_shown_by_the_next_one(tmp_path):
+    text = f"{SHARP}\na,2700,8300,2800\nb,12000,18300,18200\n"
+    alignment = align(tmp_path, text, "ab", sharp=MIDDLE)
+    assert alignment.exposure.tolist() == [[3, 8], [12, 18]]
+    assert alignment.sharp_index.tolist() == [3, 17]
+
+
+@pytest.mark.parametrize(("shift", "clock"), [(0, {}), (7_000, {"clock": {"origin": 7_000_000}})])
+def test_sharp_instants_go_by_the_clock_of_the_log(tmp_path, shift, clock):
+    text = f"{SHARP}\na,{shift + 2000},{shift + 8000},{shift + 6500}\n"
+    assert align(tmp_path, text, "a", sharp=MIDDLE, **clock).sharp_index.tolist() == [6]
+    x4k = align(tmp_path, text, "a", sharp=MIDDLE, rate=4000, log_rate_hz=1000, **clock)
+    assert (x4k.exposure.tolist(), x4k.sharp_index.tolist()) == ([[2, 8]], [6])
+
+
+def test_sharp_instants_go_through_the_clock_that_sync_rows_give(tmp_path):
+    text = f"{SHARP},spike_index\na,2000000,2004000,2001500,100\nb,2040000,2044000,2043500,\n"
+    assert align(tmp_path, text, "ab", sharp=MIDDLE).sharp_index.tolist() == [101, 143]
+
+
+def test_a_log_and_a_manifest_that_both_tell_the_sharp_instants_are_refused(tmp_path):
+    alignment = align(tmp_path, f"{SHARP}\na,2000,8000,3000\n", "a", sharp={"rule": "index", "index": 2})
+    assert alignment.frames == () and "the manifest has sharp.rule index" in reasons(alignment)[0]

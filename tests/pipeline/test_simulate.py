@@ -13,6 +13,7 @@ from pipeline.align import align_recording
 from pipeline.dat import open_spikes
 from pipeline.errors import FormatError, UsageError
 from pipeline.images import read_rgb, write_png
+from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
 from pipeline.recordings import find_recordings, scale_of
 from pipeline.simulate import simulate_scenes, simulate_video
@@ -21,6 +22,7 @@ from pipeline.simulation.rig import RigConfig
 from pipeline.simulation.scenes import SceneConfig
 from pipeline.simulation.textures import random_texture
 from pipeline.simulation.video_takes import VideoConfig
+from pipeline.store import open_store
 from pipeline.yaml_files import read_yaml
 
 RIG = RigConfig(num_frames=2, exposure_frames=16, gap_frames=4, scale=2)
@@ -182,3 +184,22 @@ def test_a_worker_s_complaint_reaches_the_user(tmp_path):
     (tmp_path / "photos" / "photo 2.png").write_bytes(b"no image")
     with pytest.raises(FormatError, match=r"photo 2\.png"):
         simulate_video(tmp_path / "photos", tmp_path / "raw", ANIMATED, workers=2)
+
+
+def test_sharp_instants_come_to_the_store_through_the_log(tmp_path):
+    stores = {}
+    for name, sharp_at in (("middle", None), ("drawn", (0.0, 1.0))):
+        rig = RigConfig(
+            num_frames=6, exposure_frames=11, gap_frames=4, rate_hz=Fraction(1920), sharp_at=sharp_at
+        )
+        simulate_scenes(tmp_path / name, SceneConfig(height=16, width=16, train=1, val=0, test=0, rig=rig))
+        (log,) = (tmp_path / name).glob("*/*/exposures.csv")
+        assert log.read_text().startswith("frame,start_ns,stop_ns" + (",sharp_ns\n" if sharp_at else "\n"))
+        ingest(tmp_path / name, tmp_path / f"{name}.zarr", read_manifest("simulated"), workers=1)
+        (stores[name],) = open_store(tmp_path / f"{name}.zarr").sequences("train")
+    start = stores["middle"].exposure[:, 0]
+    assert (stores["middle"].sharp_index - start).tolist() == [5] * 6
+    places = stores["drawn"].sharp_index - start
+    assert len(set(places.tolist())) > 2 and places.min() >= 0 and places.max() < 11
+    same = stores["drawn"].blurry[:] == stores["middle"].blurry[:]
+    assert same.all() and (stores["drawn"].sharp[:] != stores["middle"].sharp[:]).any()

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.errors import AlignmentError
-from pipeline.spans import nanoseconds, span_of
+from pipeline.spans import frame_at, nanoseconds, span_of
 
 
 def plain_span(start_ns: int, stop_ns: int, rate_hz: Fraction) -> tuple[int, int]:
@@ -63,6 +63,27 @@ def test_refuses_a_log_too_coarse_for_the_rate():
         span_of(1_100_000, 9_000_000, Fraction(4000), 1_000_000)
     # A stamp exactly at the beginning of a frame is no accident of rounding.
     assert span_of(15_000_000, 47_000_000, Fraction(1000), 1_000_000)[:2] == (15, 47)
+
+
+@pytest.mark.parametrize(
+    ("instant_ns", "resolution_ns", "frame"),
+    [
+        (0, 1, 0),
+        (999_999, 1, 1),
+        (999_998, 1, 0),
+        (1_000_000, 1, 1),
+        (1_999_000, 1000, 2),
+        (1_998_999, 1000, 1),
+    ],
+)
+def test_an_instant_is_in_the_spike_frame_that_holds_it_but_for_rounding(instant_ns, resolution_ns, frame):
+    assert frame_at(instant_ns, Fraction(1000), resolution_ns) == frame
+
+
+def test_the_middle_of_every_spike_frame_is_in_it_however_its_nanoseconds_are_rounded():
+    for rate in (1920, Fraction(50_000, 3), 40_000):
+        for index in range(500):
+            assert frame_at(nanoseconds(index + Fraction(1, 2), Fraction(rate)), Fraction(rate)) == index
 
 
 def test_frames_to_nanoseconds():

@@ -36,6 +36,27 @@ def recording(sharp_index: int = 16) -> SimpleNamespace:
     )
 
 
+class Restoring:
+    """A function as a network that is told no instants."""
+
+    takes_instants = False
+
+    def __init__(self, restore: Callable[..., Tensor]) -> None:
+        self.restore = restore
+
+    def __call__(self, blurry: Tensor, counts: Tensor | None) -> Tensor:
+        return self.restore(blurry, counts)
+
+
+class Telling(Restoring):
+    """A network that restores the instants it is told as grey levels."""
+
+    takes_instants = True
+
+    def __call__(self, blurry: Tensor, counts: Tensor | None, instants: Tensor) -> Tensor:
+        return instants[..., None, None, None].expand(blurry.shape)
+
+
 def invert(blurry: Tensor, counts: Tensor | None) -> Tensor:
     return 1 - blurry / 255
 
@@ -63,7 +84,8 @@ def judged(
     restorer: Callable[..., Tensor] = invert,
     protocols: tuple[str, ...] = ("rgb8-all",),
 ) -> list:
-    restore = Entrant(restorer=restorer, voxels=None, tiling=Tiling())
+    told = restorer if isinstance(restorer, Restoring) else Restoring(restorer)
+    restore = Entrant(restorer=told, voxels=None, tiling=Tiling())
     entrants = {"restored": restore, "other": restore}
     chosen = [PROTOCOLS[name] for name in protocols]
     return list(judge_sequence(sequence, entrants, "k8", 2, torch.device("cpu"), chosen))
@@ -141,7 +163,7 @@ def test_a_protocol_scores_only_the_frames_it_takes():
 
 
 def test_frames_are_let_go_as_soon_as_they_are_scored():
-    restore = Entrant(restorer=invert, voxels=None, tiling=Tiling(num_frames=4, overlap_frames=2))
+    restore = Entrant(restorer=Restoring(invert), voxels=None, tiling=Tiling(num_frames=4, overlap_frames=2))
     alive: list[weakref.ref[Tensor]] = []
     most = 0
     for frame in judge_sequence(
@@ -164,7 +186,9 @@ def test_a_network_is_given_other_spikes_and_leaves_out_the_frames_that_have_non
     sequence = recording()
     grids = np.full((2, 8, 8, 12), 4, np.uint8)
     there = np.array([False, True])
-    plain = Entrant(restorer=brightness_of_spikes, voxels="k8", tiling=Tiling(num_frames=2, overlap_frames=0))
+    plain = Entrant(
+        restorer=Restoring(brightness_of_spikes), voxels="k8", tiling=Tiling(num_frames=2, overlap_frames=0)
+    )
     changed = replace(plain, changed={"seq": ChangedSpikes(OtherFrames(grids, [None, 1]), there, "made up")})
     entrants = {"restored": plain, "spikes=shift:+8": changed}
     twice = {"spike_only threshold 2": {"seq": ChangedSpikes(NoSpikes(grids), there, "none")}}
@@ -188,3 +212,9 @@ def test_a_protocol_without_a_reference_scores_frames_without_a_sharp_one():
     assert second.psnr is None and second.psnrs == {} and first.psnr == first.psnrs["restored"]
     (alone, _) = judged(recording(), protocols=("no-reference",))
     assert alone.psnrs == {} and set(alone.scores[0].values) == {"psnr_reblur", "spikes"}
+
+
+def test_a_network_is_asked_for_the_instants_of_the_sharp_frames_and_the_middle_where_there_is_none():
+    first, second = judged(recording(sharp_index=3), Telling(invert))
+    for frame, instant in ((first, 3.5 / 32), (second, 0.5)):
+        assert (frame.images["restored"] == round(255 * instant)).all()

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from model.training.failed_step import FailedStep, failed_step_path, read_failed_step, write_failed_step
@@ -37,3 +38,14 @@ def test_refuses_other_files(tmp_path: Path) -> None:
 def test_processes_write_files_of_their_own() -> None:
     assert failed_step_path(Path("run"), 122, 0, 1) == Path("run/failed_step_000123.safetensors")
     assert failed_step_path(Path("run"), 0, 1, 2) == Path("run/failed_step_000001_process_1.safetensors")
+
+
+def test_a_file_without_instants_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "failed.safetensors"
+    write_failed_step(path, FailedStep(step=6, batches=(sample(torch.uint8, 0),), report={}))
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != "0.instants"}  # noqa: SIM118
+    save_file(tensors, path, metadata=about)
+    (found,) = read_failed_step(path).batches
+    assert torch.equal(found.sharp, sample(torch.uint8, 0).sharp) and not found.instants.numel()

@@ -29,7 +29,10 @@ class Numbers:
 
     def room(self, batch_size: int, *, pinned: bool = False) -> Sample:
         return Sample(
-            *(torch.empty((batch_size, self.size), dtype=torch.int32, pin_memory=pinned) for _ in range(3))
+            *(
+                torch.empty((batch_size, self.size), dtype=torch.int32, pin_memory=pinned)
+                for _ in Sample._fields
+            )
         )
 
     def read_into(self, number: int, batch: Sample, place: int) -> None:

@@ -66,3 +66,12 @@ def test_says_what_will_be_trained_and_what_looks_like_a_mistake(
     assert (
         "never reaches optim.lr" in caplog.text and "the phase from step 99 is never reached" in caplog.text
     )
+
+
+def test_doubts_that_instants_can_be_learned_from_sharp_frames_that_are_all_at_one(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = replace(prepared(store, tmp_path / "other").config.network, instants=True)
+    found = prepared(store, tmp_path / "run", network=told)
+    found.announce()
+    assert "the sharp frames are at 0." in caplog.text and "no other instant" in caplog.text

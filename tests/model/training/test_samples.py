@@ -95,3 +95,12 @@ def test_without_anything_to_validate_they_are_clips_to_learn_from() -> None:
 
     found = examples(SimpleNamespace(windows=[]), Source(), 3, seed=7)
     assert found == [("from training", (range(1), 7)), ("from training", (range(1, 2), 7))]
+
+
+def test_the_spikes_are_those_around_the_instant_of_the_sharp_frame(tmp_path: Path) -> None:
+    panel = SIDE * LARGER
+    y, x = GAP + LABEL + panel // 2, GAP + 3 * (panel + GAP) + panel // 4
+    for instant, shown in ((0.5, 255), (0.05, 0)):
+        told = clip()._replace(instants=torch.full((1, 3), instant))
+        SamplePictures(tmp_path, [Example("a", told)], restore).on_pictures(1, nn.Identity())
+        assert np.asarray(Image.open(tmp_path / "step_000001.png"))[y, x].tolist() == [shown] * 3

@@ -37,6 +37,9 @@ class FakeSequence:
                             ("voxels", (4, height // self.scale, width // self.scale))):  # fmt: skip
             self.arrays[name] = rng.integers(0, 256, (self.num_frames, *shape), dtype=np.uint8)
         self.blurry, self.sharp = self.arrays["blurry"], self.arrays["sharp"]
+        start = 10 * np.arange(self.num_frames)
+        self.exposure = np.stack([start, start + 8], axis=1)
+        self.sharp_index = np.where(self.has_sharp, start + np.arange(self.num_frames) % 8, -1)
 
     def voxels(self, name: str) -> npt.NDArray[np.uint8]:
         assert name == "k4"

@@ -40,7 +40,33 @@ def test_a_bad_row_tells_its_frame_only_when_all_its_fields_are_there():
     assert dialect.bad_row("07,0,0", 5, RowError("why")).frame is None
 
 
+def test_a_column_tells_the_instants_of_the_sharp_frames():
+    for names, values in (
+        ("", ""),
+        (",sequence", ",a"),
+        (",spike_index", ","),
+        (",sequence,spike_index", ",a,"),
+    ):
+        table = recognise(LOG, f"frame,start_us,stop_us,sharp_us{names}", None)
+        assert table.parse(f"0,20,60,31.5{values}", 2).exposure.sharp == 31_500
+    assert recognise(LOG, "frame,start_us,stop_us", None).parse("0,20,60", 2).exposure.sharp is None
+    sync = recognise(LOG, "frame,start_us,stop_us,sharp_us,spike_index", None).parse(",20,,,7", 2)
+    assert sync.exposure is None and sync.sync.spike_index == 7
+
+
+@pytest.mark.parametrize(
+    ("sharp", "words"),
+    [("19", "not within"), ("60", "not within"), ("x", "not a decimal number"), ("", "an empty value")],
+)
+def test_a_sharp_instant_must_be_within_its_exposure(sharp, words):
+    table = recognise(LOG, "frame,start_us,stop_us,sharp_us", None)
+    with pytest.raises(RowError, match=words):
+        table.parse(f"0,20,60,{sharp}", 2)
+
+
 def test_mixed_units_are_no_dialect():
+    with pytest.raises(AlignmentError):
+        recognise(LOG, "frame,start_us,stop_us,sharp_ns", None)
     with pytest.raises(AlignmentError, match="the unit may also be ns, ms or s"):
         recognise(LOG, "frame,start_us,stop_ms", None)
 

@@ -143,6 +143,21 @@ def test_written_logs_read_back(tmp_path):
     ]
 
 
+def test_written_sharp_instants_read_back(tmp_path):
+    start, stop, sharp = np.array([0, 500]), np.array([400, 900]), np.array([0, 899])
+    write_log(tmp_path / "a.csv", ["a", "b"], start, stop, sharp)
+    assert [row.sharp for row in read_log(tmp_path / "a.csv").rows] == [0, 899]
+    with pytest.raises(ValueError):
+        write_log(tmp_path / "b.csv", ["a", "b"], start, stop, sharp[:1])
+
+
+def test_a_sharp_instant_that_was_cut_short_is_none(tmp_path):
+    text = "frame,start_ms,stop_ms,sharp_ms\n" + "".join(f"{k},{k}00,{k}90,{k}55.25\n" for k in range(1, 6))
+    assert len(read_log(log_file(tmp_path, text[:-1])).rows) == 5
+    with pytest.raises(AlignmentError, match="cut short"):
+        read_log(log_file(tmp_path, text[:-2]))
+
+
 @pytest.mark.parametrize("frame", ["a,b", "a\nb", " a"])
 def test_refuses_to_write_names_that_would_not_read_back(tmp_path, frame):
     with pytest.raises(ValueError, match="cannot be written"):

@@ -1,5 +1,6 @@
 """Two cameras, one scene: what each of them records, against a slow plain version."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -96,3 +97,35 @@ def test_refuses_pictures_the_spike_camera_cannot_divide():
     with pytest.raises(ValueError, match="whole bytes"):
         RigConfig().spike_size(3, 5)
     assert RigConfig(scale=2).spike_size(32, 48) == (16, 24)
+
+
+def test_sharp_frames_are_the_renders_of_spike_frames_all_over_the_range_and_nothing_else_changes():
+    settings = {
+        "num_frames": 200,
+        "exposure_frames": 8,
+        "gap_frames": 3,
+        "camera": SpikeCamera(shot_noise=0.1),
+    }
+    middle = film(Ramp(), RigConfig(**settings), np.random.default_rng(0))
+    rig = RigConfig(**settings, sharp_at=(0.25, 1.0))
+    ramp = Ramp()
+    drawn = film(ramp, rig, np.random.default_rng(0))
+    assert middle.sharp_frames is None
+    assert set(drawn.sharp_frames - rig.spans[:, 0]) == {2, 3, 4, 5, 6, 7}
+    assert ramp.asked[-200:] == ((drawn.sharp_frames + 0.5) / 8).tolist()
+    np.testing.assert_array_equal(middle.blurry, drawn.blurry)
+    np.testing.assert_array_equal(middle.spikes, drawn.spikes)
+    again = film(Ramp(), replace(rig, camera=QUIET), np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn.sharp_frames, again.sharp_frames)  # whatever the spike camera draws
+
+
+@pytest.mark.parametrize(("at", "frame"), [(0.0, 0), (0.1, 0), (0.5, 4), (0.99, 7), (1.0, 7)])
+def test_an_instant_is_in_the_spike_frame_that_holds_it(at, frame):
+    rig = RigConfig(num_frames=2, exposure_frames=8, gap_frames=3, sharp_at=(at, at))
+    assert rig.sharp_frames(np.random.default_rng(0)).tolist() == [3 + frame, 14 + frame]
+
+
+@pytest.mark.parametrize("sharp_at", [(-0.1, 0.5), (0.6, 0.5), (0.5, 1.1), (float("nan"), 1.0)])
+def test_refuses_instants_outside_the_exposure(sharp_at):
+    with pytest.raises(ValueError, match="sharp_at"):
+        RigConfig(sharp_at=sharp_at)
