@@ -1,9 +1,8 @@
 """The verb `evaluate`: a checkpoint and a store to scores, pictures and a report."""
 
-import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from model.evaluation.results import Results
 from model.evaluation.scores import FrameScore
 from model.metrics import PROTOCOL
 from model.parallel import Parallel, ParallelConfig, parallel
+from model.repeatable import inference
 from model.report.document import report_page
 from model.restorer import Restorer, load_restorer
 from model.tiling import Tiling
@@ -127,7 +127,7 @@ def evaluate(
     opened = open_store(store)
     sequences = _sequences(opened, config.split)
     paths = {RESTORED: checkpoint} | _checked_names(compare or {})
-    with parallel(config.parallel) as place, _repeatable():
+    with parallel(config.parallel) as place, inference():
         entrants = {
             name: _entrant(load_restorer(path, place), opened, sequences[0], config)
             for name, path in paths.items()
@@ -145,14 +145,6 @@ def evaluate(
         provenance=_provenance(entrants, opened, config, place),
     )
     return EvaluateReport(results=results, report=_write(out, results, album))
-
-
-@contextlib.contextmanager
-def _repeatable() -> Iterator[None]:
-    """No gradients, and on CUDA the same numbers every time, at full float32 precision unless asked otherwise."""
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), flags:
-        yield
 
 
 def _sequences(store: Store, split: str) -> list[Sequence]:

@@ -185,7 +185,8 @@ def restore_tiled(
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of a computation says that memory ran out, of a CUDA device or of the machine."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's allocator on the CPU
+        isinstance(error, RuntimeError)
+        and "can't allocate memory" in str(error)  # torch's allocator on the CPU
     )
 
 

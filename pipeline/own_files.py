@@ -100,7 +100,9 @@ def set_up(files: OwnFiles) -> OwnSetup:
     assumed = []
     if exposure["rule"] == "every" and not from_manifest:
         exposure.setdefault("numbering", {"source": "order"})
-        assumed += _fill_windows(exposure, files, len(open_spikes(first, fmt)), video.length if video else len(images))
+        assumed += _fill_windows(
+            exposure, files, len(open_spikes(first, fmt)), video.length if video else len(images)
+        )
     if exposure["rule"] == "whole_file" and not from_manifest and "rule" not in _told(files, "exposure"):
         assumed.append("each spike file is the exposure of its RGB frame, all of it: rule=whole_file")
     manifest = _manifest(files, base, fmt, exposure)
@@ -112,7 +114,9 @@ def set_up(files: OwnFiles) -> OwnSetup:
             split=SPLIT,
             sequence=sequence.replace("/", "__"),
             source_name=sequence,
-            spike_paths=(first,) if spikes is None else _one_each(files, spikes, frames, by_name=video is None),
+            spike_paths=(first,)
+            if spikes is None
+            else _one_each(files, spikes, frames, by_name=video is None),
             listed=frames,
             frames=frames,
             blurry_paths=tuple(images.values()) or tuple(VideoFrame(video, k) for k in range(video.length)),
@@ -145,7 +149,9 @@ def _by_stem(folder: Path, endings: tuple[str, ...], what: str) -> dict[str, Pat
         if path.suffix.lower() in endings and not path.name.startswith("."):
             other = found.setdefault(path.stem, path)
             if other != path:
-                raise FormatError(f"{folder}: {other.name} and {path.name} are both called {path.stem}", "remove one")
+                raise FormatError(
+                    f"{folder}: {other.name} and {path.name} are both called {path.stem}", "remove one"
+                )
     if not found:
         raise FormatError(f"{folder}: no {what} ({' '.join(endings)})", "give the folder that holds them")
     return {stem: found[stem] for stem in sorted(found, key=natural_order)}
@@ -160,7 +166,9 @@ def _one_each(
         extra = [str(path) for name, path in spikes.items() if name not in frames]
         problem = f"{_some(without)}: no spike file of that name in {files.spikes}" if without else ""
         problem = problem or f"{_some(extra)}: no image of that name in {files.video}"
-        raise FormatError(problem, "give every image and its spike file one name, and remove what is left over")
+        raise FormatError(
+            problem, "give every image and its spike file one name, and remove what is left over"
+        )
     if len(spikes) != len(frames):
         raise FormatError(
             f"{files.spikes}: {len(spikes)} spike files for the {len(frames)} frames of {files.video}",
@@ -173,7 +181,9 @@ def _told(files: OwnFiles, group: str) -> Values:
     """The settings of one group, as told in the command."""
     found = apply_overrides({}, [_whole_key(text) for text in files.settings]).get(group, {})
     if not isinstance(found, Mapping):
-        raise ConfigError(f"{group}: {found!r} is a value, and {group} a group of settings", f"{group}.NAME=VALUE")
+        raise ConfigError(
+            f"{group}: {found!r} is a value, and {group} a group of settings", f"{group}.NAME=VALUE"
+        )
     return dict(found)
 
 
@@ -221,11 +231,14 @@ def _told_exposure(files: OwnFiles, base: Manifest | None, *, one_each: bool) ->
     told, of_base = _told(files, "exposure"), to_plain(base.exposure) if base else {}
     rule = told.get("rule")
     if files.log and rule not in (None, "log"):
-        raise UsageError(f"--log {files.log}, and rule={rule}: which of them tells the exposures?", "leave one out")
+        raise UsageError(
+            f"--log {files.log}, and rule={rule}: which of them tells the exposures?", "leave one out"
+        )
     rule = "log" if files.log else rule or of_base.get("rule") or ("whole_file" if one_each else "every")
     if rule == "log" and not files.log:
         raise UsageError(
-            f"{_source(files)}: the exposures are told by a log (rule: log), and none is given", "add --log FILE"
+            f"{_source(files)}: the exposures are told by a log (rule: log), and none is given",
+            "add --log FILE",
         )
     from_manifest = of_base.get("rule") == rule
     values = apply_overrides(
@@ -293,7 +306,8 @@ def _sequence(files: OwnFiles, log: ExposureLog | None) -> str:
         return files.sequence or named[0]
     if named and log:
         raise UsageError(
-            f"{log.path}: is about {len(named)} sequences: {_some(named)}", f"say which: --sequence {named[0]}"
+            f"{log.path}: is about {len(named)} sequences: {_some(named)}",
+            f"say which: --sequence {named[0]}",
         )
     return files.video.resolve().name if files.video.is_dir() else files.video.stem
 

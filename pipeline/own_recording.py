@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ U8 = npt.NDArray[np.uint8]
 CHECKED_FRAMES = 9
 """Frames, spread over the recording, that are compared with their spikes."""
 AROUND = 6
-"""A preview shows this part of an exposure, around its middle."""
+"""A preview shows this part of an exposure, around an instant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,11 @@ class LightCheck:
     @property
     def median_r2(self) -> float:
         return float(np.median(list(self.r2.values())))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        r2 = {frame: round(value, 4) for frame, value in self.r2.items()}
+        return {"median_r2": round(self.median_r2, 4), "cause": self.cause, "r2": r2}
 
 
 class OwnSpikes:
@@ -132,11 +138,15 @@ class OwnRecording:
         except ValueError as error:
             raise AlignmentError(f"{self.setup.recording.spike_paths[0]}: {error}") from error
 
-    def light(self, index: int) -> npt.NDArray[np.float32]:
-        """The rate of spikes around the middle of an exposure: (H, W), in spikes per spike frame."""
+    def light(self, index: int, at: float = 0.5) -> npt.NDArray[np.float32]:
+        """The rate of spikes around an instant of an exposure: (H, W), in spikes per spike frame.
+
+        Args:
+            at: 0 is the beginning of the exposure, 1 its end.
+        """
         start, stop = self.exposure[index].tolist()
         length = math.ceil((stop - start) / AROUND)
-        first = start + (stop - start - length) // 2
+        first = min(max(round(start + at * (stop - start) - length / 2), start), stop - length)
         return mean_light(_Pictures(self.spikes), first, first + length)
 
     def checked(self) -> list[int]:

@@ -68,7 +68,8 @@ def encoding_of(path: Path) -> Encoding | None:
     require_av(path, "writing")
     if suffix not in _ENCODINGS:
         raise UsageError(
-            f"{path}: videos are not written as {suffix}", f"name it one of {' '.join(_ENCODINGS)}: .mkv is exact"
+            f"{path}: videos are not written as {suffix}",
+            f"name it one of {' '.join(_ENCODINGS)}: .mkv is exact",
         )
     return _ENCODINGS[suffix]
 
