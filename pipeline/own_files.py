@@ -4,6 +4,7 @@ What is not told is found from the files or assumed, and what was assumed is sai
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,6 +34,8 @@ SHORT = {
 }
 """Settings that may be given without the group they are in: `height` for `spikes.height`."""
 MAX_LISTED = 8
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a frame may be called, as files will be called after it."""
 Values = dict[str, Any]
 
 
@@ -317,7 +320,7 @@ def _video_frames(video: Video, log: ExposureLog | None, sequence: str) -> tuple
     if log is not None and not log.by_order:
         bad = {row.frame for row in log.bad_of(sequence) if row.frame}
         named = {*log.of(sequence), *bad}
-        if len(named) == video.length:
+        if len(named) == video.length and all(map(_FILE_NAME.fullmatch, named)):
             return tuple(sorted(named, key=natural_order))
     return tuple(f"{k:06d}" for k in range(video.length))
 

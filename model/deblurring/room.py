@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model.tiling import SMALLEST_TILE, Frames, Restore, Tiling
+from model.tiling import GRID, SMALLEST_TILE, Frames, Restore, Tiling
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +19,6 @@ TRIED = 64
 """Side of the tile that is tried. Of a larger one, a pixel takes a little less."""
 SHARE = 0.6
 """Of the free memory that is planned for: kernels have work space of their own, and others want memory as well."""
-SIDE = 64
-"""Tiles are multiples of it, so that attention windows hold the same pixels in each of them."""
 FEWEST_FRAMES = 2
 _COPIES = 4
 """Of a restored clip, in float32: the clip itself, its bands, frames that fade, frames on their way out."""
@@ -77,7 +75,8 @@ def largest(
     shorten: bool = True,
 ) -> Tiling:
     """The largest tiles for frames of `height` x `width` so that one tile of a clip takes no more than `room` bytes."""
-    unit = math.lcm(SIDE, scale)
+    unit = math.lcm(GRID, scale)
+    least = -(-SMALLEST_TILE // unit) * unit
     frames = tiling.num_frames
     while True:
         left = (
@@ -87,8 +86,8 @@ def largest(
         if height * width <= pixels:
             return _with(tiling, None, frames)
         side = int(math.sqrt(pixels)) // unit * unit
-        if side >= max(4 * tiling.overlap, SMALLEST_TILE) or frames <= FEWEST_FRAMES or not shorten:
-            return _with(tiling, min(max(side, unit), -(-max(height, width) // unit) * unit), frames)
+        if side >= max(4 * tiling.overlap, least) or frames <= FEWEST_FRAMES or not shorten:
+            return _with(tiling, max(side, least), frames)
         frames = max(frames // 2, FEWEST_FRAMES)
 
 
