@@ -68,7 +68,7 @@ def deblur(
     verbose: Verbose = False,
 ) -> None:
     """Restore a recording of your own: to a video (-o FILE.mkv is exact, .mp4 for players) or a folder of PNGs."""
-    from pipeline.own_files import OwnFiles, is_setting
+    from pipeline.own_settings import OwnFiles, is_setting
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose)
     told = settings or []
@@ -111,7 +111,7 @@ def deblur(
 
 def _refuse_unknown(settings: list[str], config: type) -> None:
     """Refuse settings that are about nothing, with what may have been meant."""
-    from pipeline.own_files import GROUPS, SHORT
+    from pipeline.own_settings import GROUPS, SHORT
 
     known = [*config.__dataclass_fields__, *SHORT, *GROUPS]
     for text in settings:

@@ -26,8 +26,8 @@ from model.tiling import Tiling, is_out_of_memory
 from pipeline.config import build, to_plain
 from pipeline.errors import SpkError, UsageError
 from pipeline.machine import peak_memory_bytes
-from pipeline.own_files import GROUPS, OwnFiles
 from pipeline.own_recording import LightCheck, OwnRecording, open_own_recording
+from pipeline.own_settings import GROUPS, OwnFiles
 from pipeline.reports import Progress, Quarantined, no_progress
 from pipeline.spans import SECOND_NS
 from pipeline.storage.root import program_version

@@ -18,7 +18,8 @@ from pipeline.dat import open_spikes
 from pipeline.errors import AlignmentError
 from pipeline.examine import Examined, examine_recording
 from pipeline.frame_window import FrameWindow
-from pipeline.own_files import OwnFiles, OwnSetup, set_up
+from pipeline.own_files import OwnSetup, set_up
+from pipeline.own_settings import OwnFiles
 from pipeline.physics import LightFit, fit_light
 from pipeline.previews.preview import mean_light
 from pipeline.reports import Quarantined, listed
@@ -30,8 +31,8 @@ U8 = npt.NDArray[np.uint8]
 
 CHECKED_FRAMES = 9
 """Frames, spread over the recording, that are compared with their spikes."""
-AROUND = 6
-"""A preview shows this part of an exposure, around an instant."""
+AROUND, LEAST_SHOWN = 6, 8
+"""A preview shows a sixth of an exposure, around an instant, and no fewer spike frames than this if there are more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +146,7 @@ class OwnRecording:
             at: 0 is the beginning of the exposure, 1 its end.
         """
         start, stop = self.exposure[index].tolist()
-        length = math.ceil((stop - start) / AROUND)
+        length = min(max(math.ceil((stop - start) / AROUND), LEAST_SHOWN), stop - start)
         first = min(max(round(start + at * (stop - start) - length / 2), start), stop - length)
         return mean_light(_Pictures(self.spikes), first, first + length)
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ class Output(contextlib.AbstractContextManager["Output"], Protocol):
         ...
 
 
-class FrameFolder(contextlib.nullcontext):
+class FrameFolder(contextlib.AbstractContextManager["FrameFolder"]):
     """PNG files `<folder>/<name>.png`, and what compares them in `<folder>/side_by_side/`.
 
     Args:
@@ -40,12 +40,17 @@ class FrameFolder(contextlib.nullcontext):
     """
 
     def __init__(self, folder: Path, names: Sequence[Sequence[str]], *, side_by_side: bool) -> None:
-        super().__init__(self)
         self._folder, self._names, self._compares = folder, names, side_by_side
-        for place in (folder, folder / SIDE_BY_SIDE):
-            remove_partial(place)
         missing = (k for k in range(len(names)) if not all(path.is_file() for path in self._files(k)))
         self.done = next(missing, len(names))
+
+    def __enter__(self) -> Self:
+        for place in (self._folder, self._folder / SIDE_BY_SIDE):
+            remove_partial(place)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Every file that is there is whole."""
 
     def add(self, index: int, images: Sequence[U8], panels: Sequence[U8]) -> None:
         for path, image in zip(self._files(index), [*images, *panels], strict=True):

@@ -14,7 +14,7 @@ from model.network import build_network
 from pipeline.config import to_plain
 from pipeline.errors import SpkError, UsageError
 from pipeline.images import read_rgb
-from pipeline.own_files import OwnFiles
+from pipeline.own_settings import OwnFiles
 from pipeline.stats import Normalization
 
 NORMALIZATION = Normalization(num_bins=4, transform="log1p", mean=0.3, std=0.5, num_values=9)

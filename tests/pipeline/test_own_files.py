@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.dat import open_spikes, write_array, write_dat
 from pipeline.errors import AlignmentError, ConfigError, FormatError, UsageError
-from pipeline.own_files import OwnFiles, is_setting, set_up
+from pipeline.own_files import set_up
+from pipeline.own_settings import OwnFiles
 from pipeline.spike_format import SpikeFormat
 
 FORMAT = SpikeFormat(height=64, width=64, rate_hz=Fraction(4000))
@@ -35,12 +36,6 @@ def rewritten(own: OwnFiles, frames: int) -> OwnFiles:
     spikes = open_spikes(own.spikes, FORMAT).read(0, frames)
     write_dat(own.spikes, spikes, FORMAT)
     return replace(own, log=None)
-
-
-def test_settings_are_told_apart():
-    told = ["height=4", "spikes.num_frames=3", "window=4", "clock.stamp=end", "scale=2", "rate_hz=1"]
-    assert all(map(is_setting, told))
-    assert not any(map(is_setting, ["tile=64", "num_frames=3", "parallel.device=cpu", "heigth=3"]))
 
 
 def test_everything_is_found_but_the_rate(own):
@@ -91,14 +86,6 @@ def test_any_other_number_needs_a_log_or_settings(own):
     with pytest.raises(UsageError, match="239 spike frames for the 5 frames") as caught:
         set_up(rewritten(own, 239))
     assert "--log FILE" in caught.value.fix and "window=W stride=S" in caught.value.fix
-
-
-def test_two_answers_or_none_are_refused(own):
-    with pytest.raises(UsageError, match="which of them"):
-        set_up(replace(own, settings=("rule=every", "window=4", "rate_hz=4000")))
-    with pytest.raises(UsageError, match="told by a log") as caught:
-        set_up(replace(own, log=None, manifest="simulated"))
-    assert caught.value.fix == "add --log FILE"
 
 
 def test_a_spike_file_for_each_frame_is_matched_by_name(own, tmp_path):

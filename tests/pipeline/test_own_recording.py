@@ -13,8 +13,8 @@ from pipeline.errors import AlignmentError, FormatError
 from pipeline.images import read_rgb, write_png
 from pipeline.ingest import ingest
 from pipeline.manifest import read_manifest
-from pipeline.own_files import OwnFiles
 from pipeline.own_recording import open_own_recording
+from pipeline.own_settings import OwnFiles
 from pipeline.previews.preview import mean_light
 from pipeline.spike_format import SpikeFormat
 from pipeline.store import open_store
@@ -74,6 +74,16 @@ def test_a_file_for_each_frame_reads_like_one_stream(own, tmp_path):
     np.testing.assert_allclose(parts.light(3), whole.light(3))
 
 
+def test_frames_of_any_names_are_exposed_in_their_order(own):
+    for k, path in enumerate(sorted(own.video.iterdir())):
+        path.rename(path.with_name(f"shot {2 * k + 7}.png"))
+    recording = open_own_recording(replace(own, log=None, settings=("window=32", "stride=48")))
+    assert recording.frames == ("shot 7", "shot 9", "shot 11", "shot 13", "shot 15")
+    assert recording.exposure.tolist() == [[48 * k, 48 * k + 32] for k in range(5)]
+    assert recording.runs == ((0, 5),)
+    assert recording.exposure_ns is None
+
+
 def test_arrays_read_like_a_dat(own):
     path = own.spikes.with_suffix(".npy")
     write_array(path, spikes_of(own), replace(FORMAT, flip="none"))
@@ -84,11 +94,11 @@ def test_arrays_read_like_a_dat(own):
 def test_the_light_around_an_instant(own):
     recording = open_own_recording(own)
     start, stop = recording.exposure[2].tolist()
-    assert stop - start == 32  # a sixth of which is six
+    assert stop - start == 32  # a sixth of which is fewer than 8
     stream = open_spikes(own.spikes, FORMAT)
-    np.testing.assert_allclose(recording.light(2), mean_light(stream, start + 13, start + 19))
-    np.testing.assert_allclose(recording.light(2, 0.0), mean_light(stream, start, start + 6))
-    np.testing.assert_allclose(recording.light(2, 1.0), mean_light(stream, stop - 6, stop))
+    np.testing.assert_allclose(recording.light(2), mean_light(stream, start + 12, start + 20))
+    np.testing.assert_allclose(recording.light(2, 0.0), mean_light(stream, start, start + 8))
+    np.testing.assert_allclose(recording.light(2, 1.0), mean_light(stream, stop - 8, stop))
 
 
 def test_another_bit_order_than_declared_is_refused_with_the_right_one(own):

@@ -14,8 +14,8 @@ from model.metrics import to_rgb8
 from model.tiling import Tiling
 from pipeline.config import from_overrides
 from pipeline.errors import CheckpointError
-from pipeline.own_files import OwnFiles
 from pipeline.own_recording import OwnRecording, open_own_recording
+from pipeline.own_settings import OwnFiles
 from pipeline.simulate import simulate_scenes
 from pipeline.simulation.scenes import SceneConfig
 

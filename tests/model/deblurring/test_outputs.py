@@ -23,7 +23,8 @@ def test_a_folder_knows_how_many_frames_are_there(tmp_path):
     (tmp_path / "side_by_side" / "1_b.png").unlink()
     assert FrameFolder(tmp_path, NAMES, side_by_side=True).done == 1
     assert FrameFolder(tmp_path, NAMES, side_by_side=False).done == 2
-    assert not list(tmp_path.glob(".*"))
+    with FrameFolder(tmp_path, NAMES, side_by_side=False):
+        assert not list(tmp_path.glob(".*"))
     np.testing.assert_array_equal(read_rgb(tmp_path / "1_b.png"), IMAGES[1][1])
     np.testing.assert_array_equal(read_rgb(tmp_path / "side_by_side" / "0_a.png"), IMAGES[1][0])
 
