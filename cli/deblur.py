@@ -92,7 +92,7 @@ def deblur(
                 files,
                 out,
                 config,
-                at=parse_instants(at) if at else (),
+                at=() if at is None else parse_instants(at),
                 side_by_side=side_by_side,
                 resume=resume,
                 quarantine=quarantine,

@@ -168,15 +168,18 @@ def deblur(
         path, pictures, names = out / RECORD, out / SIDE_BY_SIDE, _names(recording, at)
         output = FrameFolder(out, names, side_by_side=side_by_side)
     to_do = recording.num_frames - output.done
-    tiling = build(Tiling, before["tiling"], str(path)) if before else None
+    cut = (before or {}).get("tiling")
+    tiling = build(Tiling, cut, f"{path}: tiling") if cut else None
+    is_finished = not to_do and (before or {}).get("finished") is True
     record: dict[str, Any] = {
         "spk": program_version(),
+        "checkpoint_file": str(info.path.resolve()),
         **identity,
         "assumed": list(recording.setup.assumed),
         "physics": light.to_json(),
         "left_out": [asdict(problem) for problem in recording.problems],
     }
-    if to_do and not dry_run:
+    if not is_finished and not dry_run:
         with parallel(config.parallel) as place, inference(), _explained_memory():
             restorer = load_restorer(info.path, place)
             tiling = tiling or _fitted(recording, restorer, config, instants[0])

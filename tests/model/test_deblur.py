@@ -73,6 +73,9 @@ def test_an_interrupted_restoration_goes_on_to_the_same_bytes(checkpoint, own, t
     record = (out / "deblur.json").read_text()
     assert deblur(checkpoint, own, out, CONFIG, resume=True).written == 0
     assert (out / "deblur.json").read_text() == record
+    (out / "deblur.json").write_text(record.replace('"finished": true', '"finished": false'))
+    assert deblur(checkpoint, own, out, CONFIG, resume=True).written == 0  # stopped just before the record
+    assert json.loads((out / "deblur.json").read_text())["finished"]
 
 
 def test_the_record_tells_what_was_made_of_what(checkpoint, own, tmp_path):
@@ -80,6 +83,7 @@ def test_the_record_tells_what_was_made_of_what(checkpoint, own, tmp_path):
     assert not (tmp_path / "out" / "side_by_side").exists() and report.side_by_side is None
     record = json.loads(report.record.read_text())
     assert record["finished"] and record["checkpoint"]["step"] == 7
+    assert record["checkpoint_file"] == str(checkpoint)
     assert record["checkpoint"]["digest"].startswith("sha256:")
     assert record["inputs"]["spikes"]["bytes"] == own.spikes.stat().st_size
     assert record["tiling"]["num_frames"] == 3 and record["seconds"] > 0 and record["peak_bytes"] > 1e6
