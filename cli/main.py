@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cli import (
     align,
+    deblur,
     demo,
     doctor,
     evaluate,
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 for command in (demo.demo, doctor.doctor, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
     app.command()(command)
-for command in (plan.plan, train.train, evaluate.evaluate, inspect.inspect, preview.preview):
+for command in (plan.plan, train.train, evaluate.evaluate, deblur.deblur, inspect.inspect, preview.preview):
     app.command()(command)
 for command in (finalise.finalise, verify.verify, repair.repair):
     app.command()(command)

@@ -1,9 +1,8 @@
 """The verb `evaluate`: a checkpoint and a store to scores, pictures and a report."""
 
-import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from model.evaluation.sequence_log import average_line, sequence_line, sequence_
 from model.evaluation.timing import Timing
 from model.evaluation.worth import ablated, described, estimates
 from model.parallel import Parallel, ParallelConfig, parallel
+from model.repeatable import inference
 from model.report.document import report_page
 from model.restorer import Restorer, load_restorer
 from model.tiling import Tiling
@@ -178,7 +178,7 @@ def evaluate(
     sequences = _sequences(opened, config.split)
     rows = [ablation.name for ablation in config.ablations]
     paths = {RESTORED: checkpoint} | _checked_names(compare or {}, rows)
-    with parallel(config.parallel) as place, _repeatable():
+    with parallel(config.parallel) as place, inference():
         entrants = {
             name: _entrant(load_restorer(path, place), opened, sequences[0], config)
             for name, path in paths.items()
@@ -224,14 +224,6 @@ def evaluate(
             logger.warning("protocol %s takes none of these frames: its definition says which", protocol.name)
     logger.info(average_line(results.means()[RESTORED]))
     return EvaluateReport(results=results, report=_write(out, results, album, timed), timing=timed)
-
-
-@contextlib.contextmanager
-def _repeatable() -> Iterator[None]:
-    """No gradients, and on CUDA the same numbers every time, at full float32 precision unless asked otherwise."""
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), flags:
-        yield
 
 
 def _sequences(store: Store, split: str) -> list[Sequence]:

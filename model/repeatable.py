@@ -29,3 +29,11 @@ def repeatable(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = before[2]
+
+
+@contextlib.contextmanager
+def inference() -> Iterator[None]:
+    """No gradients, and on CUDA the same numbers every time, at full float32 precision unless asked otherwise."""
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), flags:
+        yield

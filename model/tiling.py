@@ -131,14 +131,15 @@ def restore_tiled(
     *,
     instants: Tensor | None = None,
     span: Span | None = None,
+    since: int | None = None,
     scale: int = 1,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
     """Restore a sequence and yield its frames in order, each (3, H, W) on `device`, in the type that `restore` gives.
 
     Only one clip is in memory at a time, its inputs only a tile or two. The next tile is read while one is restored,
-    and nothing waits for a CUDA device but the consumer of the frames. When a CUDA device runs out of memory the tiles
-    are halved from there on, and the clip is begun again.
+    and nothing waits for a CUDA device but the consumer of the frames. When memory runs out the tiles are halved from
+    there on, and the clip is begun again.
 
     Args:
         restore: takes what `blurry` and `voxels` hold, in their types.
@@ -146,11 +147,13 @@ def restore_tiled(
         voxels: (N, K, H / scale, W / scale), or None if `restore` takes none.
         instants: (N,), what to restore of each exposure, for a network that is told so.
         span: the frames [start, stop) to restore, which alone are looked at; None takes all.
+        since: the first of them to yield; what comes before it is restored only as far as it fades into the rest,
+            which is the same to the bit as without.
         scale: RGB pixels per spike pixel, along a side.
 
     Raises:
         ValueError: the shapes do not fit, or the tile is not a multiple of the scale.
-        torch.OutOfMemoryError: a tile of 64 pixels is too large.
+        torch.OutOfMemoryError, RuntimeError, MemoryError: a tile of 64 pixels is too large (`is_out_of_memory`).
     """
     height, width = blurry.shape[-2:]
     if voxels is not None and (voxels.shape[0], voxels.shape[2] * scale, voxels.shape[3] * scale) != (
@@ -162,12 +165,16 @@ def restore_tiled(
     if tiling.tile is not None and tiling.tile % scale:
         raise ValueError(f"tile {tiling.tile} is not a multiple of scale {scale}")
     first, stop = span or (0, blurry.shape[0])
-    if first == stop:
+    since = first if since is None else since
+    if since >= stop:
         return
     spans = cut(stop - first, tiling.num_frames, tiling.overlap_frames)
     clips = [(first + a, first + b) for a, b in spans]
     shared: list[Tensor] = []
+    begin = _first_needed(clips, since)
     for i, (clip, fade) in enumerate(zip(clips, fades(spans, tiling.overlap_frames), strict=True)):
+        if i < begin:
+            continue
         told = restore if instants is None else partial(restore, instants=instants[None, slice(*clip)])
         restored, tiling = _restore_or_halve(told, blurry, voxels, clip, tiling, scale, device)
         frames = [
@@ -175,9 +182,23 @@ def restore_tiled(
             for old, new, share in zip(shared, restored, fade.tolist(), strict=False)
         ] + list(restored[len(shared) :])
         done = (clips[i + 1][0] if i + 1 < len(clips) else stop) - clip[0]
-        yield from frames[:done]
+        yield from frames[max(since - clip[0], 0) : done]
         shared = [frame.clone() for frame in frames[done:]]
         del frames, restored  # the whole clip, while the next one is made
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a computation says that memory ran out, of a CUDA device or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and "can't allocate memory" in str(error)  # torch's allocator on the CPU
+    )
+
+
+def _first_needed(clips: list[Span], since: int) -> int:
+    """The first clip that frames from `since` on depend on."""
+    showing = max(clip[0] for clip in clips if clip[0] <= since)
+    return next(i for i, clip in enumerate(clips) if clip[1] > showing)
 
 
 def _restore_or_halve(
@@ -192,8 +213,8 @@ def _restore_or_halve(
     while True:
         try:
             return _restore_clip(restore, blurry, voxels, clip, tiling, scale, device), tiling
-        except torch.OutOfMemoryError:
-            smaller = tiling.halved(*blurry.shape[-2:], scale)
+        except (RuntimeError, MemoryError) as error:
+            smaller = tiling.halved(*blurry.shape[-2:], scale) if is_out_of_memory(error) else None
             if smaller is None:
                 raise
         # Outside the handler, whose traceback would keep the tensors of the failed attempt alive.

@@ -3,6 +3,7 @@
 Each is named as it is asked for: `spikes=zero`, `spikes=shuffle`, `spikes=shift:+8`, `spikes=rate:1/2`.
 """
 
+import functools
 import re
 import unicodedata
 import zlib
@@ -19,7 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.respike import MOST_THRESHOLD
 from pipeline.storage.selections import Selectable
 from pipeline.store import Sequence
-from pipeline.virtual_voxels import VirtualVoxels
+from pipeline.virtual_voxels import CountedVoxels, packed_frames
 
 SHIFT = re.compile(r"([+-]|±|\+-)(\d{1,9})")
 RATE = re.compile(r"\d{1,9}(/[1-9]\d{0,8}|\.\d{1,9})?")
@@ -114,7 +115,8 @@ class Shift:
                 f"{self.name}: moves all exposures of {sequence.name} out of its {len(sequence.spikes)} spike frames",
                 "shift by less",
             )
-        counted = VirtualVoxels.of(sequence.spikes, moved[there], grids.shape[1], grids.shape[3])
+        packed = functools.partial(packed_frames, sequence.spikes)
+        counted = CountedVoxels(packed, moved[there], grids.shape[1], grids.shape[2:])
         places = (np.cumsum(there) - 1).tolist()
         frames = [place if known else None for place, known in zip(places, there.tolist(), strict=True)]
         return ChangedSpikes(OtherFrames(counted, frames), there, f"{self.by:+d} spike frames")

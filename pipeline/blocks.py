@@ -1,6 +1,6 @@
 """Where the values of a store's arrays come from: spike files, images, tables. One class for each kind of array."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,8 +66,13 @@ class SpikeFiles:
     def num_frames(self) -> int:
         return sum(self.lengths)
 
-    def parts(self, start: int, stop: int) -> Iterator[tuple[SpikeStream, int, int]]:
+    def parts(
+        self, start: int, stop: int, opened: Callable[[Path, SpikeFormat], SpikeStream] = open_spikes
+    ) -> Iterator[tuple[SpikeStream, int, int]]:
         """The streams, and the span of each, that make up frames [start, stop); only one is open at a time.
+
+        Args:
+            opened: opens a file, or has it open still.
 
         Raises:
             FormatError: a file has changed its length since it was measured.
@@ -76,7 +81,7 @@ class SpikeFiles:
         for file in self.files:
             a, b = max(start - first, 0), min(stop - first, file.num_frames)
             if a < b:
-                stream = open_spikes(file.path, self.format)
+                stream = opened(file.path, self.format)
                 if len(stream) != file.num_frames:
                     raise FormatError(
                         f"{file.path}: has {len(stream)} spike frames, and had {file.num_frames} a moment ago"

@@ -50,10 +50,16 @@ def _windowed(recording: Recording, exposure: Exposure) -> RecordingRule:
     """Windows around or from the numbers of the frames; where numbers are left out, so are frames."""
     window = exposure.window or 1
     every = exposure.rule == "every"
+    places = {frame: place for place, frame in enumerate(recording.listed)}
+
+    def number_of(frame: str) -> int:
+        if exposure.numbering.source == "order":
+            return places[frame]
+        name = frame if exposure.numbering.source == "frame" else recording.source_name
+        return frame_number(name, exposure.numbering)
 
     def rule(_: int, frame: str) -> Span:
-        name = frame if exposure.numbering.source == "frame" else recording.source_name
-        number = frame_number(name, exposure.numbering)
+        number = number_of(frame)
         start = number * (exposure.stride or window) if every else number - window // 2
         return frames_span(start, start + window, recording.format.rate_hz)
 

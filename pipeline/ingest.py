@@ -15,7 +15,7 @@ from pipeline.errors import AlignmentError, UsageError
 from pipeline.examine import Examined, common_scale, examine_recording
 from pipeline.manifest import Manifest
 from pipeline.recordings import find_recordings
-from pipeline.reports import Progress, Quarantined, StageReport, no_progress
+from pipeline.reports import Progress, Quarantined, StageReport, listed, no_progress
 from pipeline.sequence_jobs import SequenceJobs, sequence_jobs
 from pipeline.storage.building import ArrayJob, RunPieces, StoreBuilder, was_interrupted
 from pipeline.storage.fetching import working_folder
@@ -43,8 +43,6 @@ from pipeline.tables import EXPOSURE
 from pipeline.tasks import run_all
 
 log = logging.getLogger(__name__)
-
-MAX_LISTED = 8
 
 
 def ingest(
@@ -155,14 +153,14 @@ def _require_usable(
     may_be_none: bool,
 ) -> None:
     if problems and not quarantine:
-        raise AlignmentError(_listed(problems), "correct them, or leave these frames out with --quarantine")
+        raise AlignmentError(listed(problems), "correct them, or leave these frames out with --quarantine")
     if not examined and not may_be_none:
         raise nothing_usable(raw, problems)
 
 
 def nothing_usable(raw: Path, problems: Sequence[Quarantined]) -> AlignmentError:
     """The error of recordings of which nothing is left."""
-    return AlignmentError(f"{raw}: no frame has a usable exposure:\n{_listed(problems)}")
+    return AlignmentError(f"{raw}: no frame has a usable exposure:\n{listed(problems)}")
 
 
 def _build_part(
@@ -298,10 +296,3 @@ def _gone(
             "drop it from the store with --overwrite",
         )
     return gone
-
-
-def _listed(problems: Sequence[Quarantined]) -> str:
-    lines = [f"{problem.path}: {problem.reason}" for problem in problems[:MAX_LISTED]]
-    if len(problems) > MAX_LISTED:
-        lines.append(f"and {len(problems) - MAX_LISTED} more")
-    return "\n".join(lines)

@@ -31,13 +31,14 @@ class Numbering:
     with `per_number: 4` frame `0007` is 28 and `0007_002` is 31 (SpkDeblurNet x4k1000fps_sequence.py).
 
     Attributes:
-        source: take it from the stem of the frame's file, or from the sequence's name.
+        source: take it from the stem of the frame's file, or from the sequence's name; `order` is the frame's place
+            among all of its sequence, from 0, whatever it is called (`every` only).
         pattern: regular expression with one or two groups of digits, found anywhere in the name.
         per_number: spike frames from one whole number to the next.
         offset: added at the end; -1 for names that count spike frames from 1.
     """
 
-    source: Literal["frame", "sequence"] = "frame"
+    source: Literal["frame", "sequence", "order"] = "frame"
     pattern: str = r"^(\d+)(?:_(\d+))?$"
     per_number: int = 1
     offset: int = 0
@@ -115,6 +116,8 @@ class Exposure:
             )
         if any(value is not None and value < 1 for value in (self.window, self.stride)):
             raise ValueError(f"window {self.window} and stride {self.stride} must be at least 1")
+        if self.numbering.source == "order" and self.rule != "every":
+            raise ValueError(f"numbering.source order goes with the rule every, not {self.rule}")
         if self.log_rate_hz is not None and self.log_rate_hz <= 0:
             raise ValueError(f"log_rate_hz {self.log_rate_hz} must be above 0")
         if self.timestamps is not None and (self.rule != "log" or self.dialect is not None):

@@ -1,12 +1,14 @@
 """What a stage hands back: how much was done, what was set aside, how far along it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.storage.places import shown
 
+MAX_LISTED = 8
+"""Inputs named in one message; the rest are counted."""
 Progress = Callable[[int, int, str], None]
 """Called with (pieces done, pieces in all, what is being done) whenever a piece is finished."""
 
@@ -21,6 +23,14 @@ class Quarantined:
 
     path: str
     reason: str
+
+
+def listed(problems: Sequence[Quarantined]) -> str:
+    """The inputs set aside for a message, a line each; of many the first ones."""
+    lines = [f"{problem.path}: {problem.reason}" for problem in problems[:MAX_LISTED]]
+    if len(problems) > MAX_LISTED:
+        lines.append(f"and {len(problems) - MAX_LISTED} more")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -103,7 +103,7 @@ class Video:
                     if frame.is_corrupt and index >= entry:
                         raise FormatError(f"{self.path}: frame {index} is damaged", _AGAIN)
                     yield index, frame
-            except _av(self.path).error.FFmpegError as error:
+            except require_av(self.path).error.FFmpegError as error:
                 raise FormatError(
                     f"{self.path}: frame {index} or one after it cannot be decoded: {error}", _AGAIN
                 ) from error
@@ -165,7 +165,7 @@ def open_video(path: Path) -> Video:
                 for packet in container.demux(stream)
                 if packet.size and not packet.is_discard
             ]
-        except _av(path).error.FFmpegError as error:
+        except require_av(path).error.FFmpegError as error:
             raise FormatError(f"{path}: not a readable video: {error}", _AGAIN) from error
         if not packets:
             raise FormatError(f"{path}: a video without frames")
@@ -205,7 +205,7 @@ def _index(
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream, with sizes checked before anything is decoded."""
-    av = _av(path)
+    av = require_av(path)
     require_file(path, "video")
     try:
         # "file:" and an absolute path, so that no name is taken for a network address.
@@ -224,12 +224,17 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _av(path: Path) -> Any:
+def require_av(path: Path, doing: str = "reading") -> Any:
+    """The module of PyAV.
+
+    Raises:
+        UsageError: it is not installed.
+    """
     try:
         import av
     except ImportError as error:
         raise UsageError(
-            f"{path}: reading a video needs PyAV, which is not installed",
-            'pip install "spike-deblur[video]", or extract the frames to a folder of PNG files',
+            f"{path}: {doing} a video needs PyAV, which is not installed",
+            'pip install "spike-deblur[video]", or use a folder of PNG files',
         ) from error
     return av

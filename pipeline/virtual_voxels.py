@@ -1,9 +1,10 @@
-"""Voxel grids that are not stored: the store has the rule and the statistics, and whoever reads counts what it needs.
+"""Voxel grids that are not stored: whoever reads them counts what it needs, by the rule of the stored ones.
 
 Only the selected rows and columns are counted, of the spike frames of the selected bins, straight from the mapped bits.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,14 +32,55 @@ _AT_ONCE = np.zeros((1, 1, 1, 1), np.int64)
 """Where the first and only chunk starts that is copied."""
 
 
-class VirtualVoxels(Selectable):
-    """The voxel grids (N, K, H, W) of one sequence, indexed like a `MappedArray`, counted at every reading.
+class CountedVoxels(Selectable):
+    """The voxel grids (N, K, H, W) of some exposures, indexed like an array, counted at every reading.
+
+    Attributes:
+        shape: of all grids.
+        dtype: uint8, or uint16 where a bin may hold more than 255 frames.
+    """
+
+    def __init__(
+        self,
+        packed: Callable[[int, int], PackedFrames],
+        exposure: npt.NDArray[np.int64],
+        num_bins: int,
+        spike_shape: tuple[int, int],
+    ) -> None:
+        """
+        Args:
+            packed: gives spike frames [start, stop).
+            exposure: (N, 2) spans of spike frames, none of them empty.
+            spike_shape: H and W.
+
+        Raises:
+            ValueError: an exposure is so long that a bin could hold more frames than uint16 can count.
+        """
+        self._packed = packed
+        self._spans: list[Span] = [(start, stop) for start, stop in exposure.tolist()]
+        self.shape: tuple[int, ...] = (len(exposure), num_bins, *spike_shape)
+        self.dtype = np.dtype(counts_type(max(stop - start for start, stop in self._spans), num_bins))
+
+    def _fill(self, spans: list[Span], out: npt.NDArray[Any]) -> None:
+        if not out.size:
+            return
+        frames, bins, rows, columns = spans
+        for (start, stop), counts in zip(self._spans[slice(*frames)], out, strict=True):
+            edges = bin_edges(stop - start, self.shape[1])[bins[0] : bins[1] + 1]
+            first, last = int(edges[0]), int(edges[-1])
+            if first == last:  # fewer frames than bins
+                counts[...] = 0
+                continue
+            packed = self._packed(start + first, start + last)
+            _count(packed, edges - first, rows, columns, cast(Counts, counts))
+
+
+class VirtualVoxels(CountedVoxels):
+    """The voxel grids of one sequence of a store that are not stored, indexed like a `MappedArray`.
 
     Attributes:
         path: the group's directory.
         attributes: what its `zarr.json` carries.
-        shape: of all grids.
-        dtype: uint8, or uint16 where a bin may hold more than 255 frames.
     """
 
     def __init__(
@@ -60,18 +102,15 @@ class VirtualVoxels(Selectable):
         """
         self.path = path
         self.attributes = dict(attributes)
-        self._spikes = spikes
-        self._spans: list[Span] = [(start, stop) for start, stop in exposure.tolist()]
         num_bins = self.attributes.get("num_bins")
         if type(num_bins) is not int or num_bins < 1 or self.attributes.get("rule") != BIN_RULE:
             raise StoreError(f"{path / 'zarr.json'}: not the rule by which spk counts spikes", REPAIR)
-        if not all(0 <= start < stop <= len(spikes) for start, stop in self._spans):
+        if not all(0 <= start < stop <= len(spikes) for start, stop in exposure.tolist()):
             raise StoreError(
                 f"{spikes.path}: {len(spikes)} spike frames, fewer than the exposures say", REPAIR
             )
-        self.shape: tuple[int, ...] = (len(exposure), num_bins, *spike_shape)
         try:
-            self.dtype = np.dtype(counts_type(max(stop - start for start, stop in self._spans), num_bins))
+            super().__init__(functools.partial(packed_frames, spikes), exposure, num_bins, spike_shape)
         except ValueError as error:
             raise StoreError(f"{path / 'zarr.json'}: {error}", REPAIR) from error
         found = self.attributes.get("shape"), self.attributes.get("dtype")
@@ -79,39 +118,6 @@ class VirtualVoxels(Selectable):
             raise StoreError(
                 f"{path / 'zarr.json'}: {found}, but its spikes give {self.dtype} {self.shape}", REPAIR
             )
-
-    @classmethod
-    def of(
-        cls, spikes: MappedArray, exposure: npt.NDArray[np.int64], num_bins: int, width: int
-    ) -> "VirtualVoxels":
-        """Grids that no store knows of: those of any spans (N, 2) of its spike frames, which are `width` wide.
-
-        Raises:
-            StoreError: a span is empty or lies outside the recording.
-            ValueError: a bin would hold more frames than uint16 can count.
-        """
-        longest = int((exposure[:, 1] - exposure[:, 0]).max(initial=1))
-        shape = [len(exposure), num_bins, spikes.shape[1], width]
-        about = {
-            "rule": BIN_RULE,
-            "num_bins": num_bins,
-            "shape": shape,
-            "dtype": counts_type(longest, num_bins),
-        }
-        return cls(spikes.path, about, spikes, exposure, (spikes.shape[1], width))
-
-    def _fill(self, spans: list[Span], out: npt.NDArray[Any]) -> None:
-        if not out.size:
-            return
-        frames, bins, rows, columns = spans
-        for (start, stop), counts in zip(self._spans[slice(*frames)], out, strict=True):
-            edges = bin_edges(stop - start, self.shape[1])[bins[0] : bins[1] + 1]
-            first, last = int(edges[0]), int(edges[-1])
-            if first == last:  # fewer frames than bins
-                counts[...] = 0
-                continue
-            packed = packed_frames(self._spikes, start + first, start + last)
-            _count(packed, edges - first, rows, columns, cast(Counts, counts))
 
 
 def _count(

@@ -5,13 +5,13 @@ between light and image: whatever makes the fit clearly better is named.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.alignment.sweeps import Recorded
 from pipeline.physics import LightFit, correlation, fit_light, grey_light, unclipped
-from pipeline.store import Sequence as Recording
 
 LOW_R2 = 0.6
 """A fit that explains less is questioned: upright images of the same scene reach 0.8 and more, flipped ones 0.15."""
@@ -28,6 +28,33 @@ RISING = 0.8
 
 Counts = npt.NDArray[np.integer]
 Fits = Mapping[str, float]
+
+
+class Recording(Protocol):
+    """Frames and spikes of one recording; a sequence of a store is one.
+
+    Attributes:
+        num_frames: N.
+        spike_shape: H and W.
+        spikes: packed, (T, H, ceil(W / 8)) uint8, sliced by spike frame.
+        blurry: (N, 3, H * scale, W * scale) uint8, indexed by frame.
+        exposure: (N, 2) spans of spike frames.
+    """
+
+    @property
+    def num_frames(self) -> int: ...
+
+    @property
+    def spike_shape(self) -> tuple[int, int]: ...
+
+    @property
+    def spikes(self) -> Any: ...
+
+    @property
+    def blurry(self) -> Any: ...
+
+    @property
+    def exposure(self) -> npt.NDArray[np.int64]: ...
 
 
 def questionable(fits: Sequence[LightFit]) -> float | None:

@@ -1,6 +1,6 @@
 import torch
 
-from model.repeatable import repeatable
+from model.repeatable import inference, repeatable
 
 
 def test_deterministic_kernels_are_chosen_inside_only() -> None:
@@ -15,3 +15,11 @@ def test_deterministic_kernels_are_chosen_inside_only() -> None:
 def test_nothing_changes_where_it_is_not_wanted() -> None:
     with repeatable(False):
         assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_inference_has_no_gradients_and_full_precision() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with inference():
+        assert torch.is_inference_mode_enabled() and not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.deterministic
+    assert not torch.is_inference_mode_enabled() and torch.backends.cudnn.allow_tf32 == before

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.network import NetworkConfig, SpikeVRT, build_network
-from model.tiling import Tiling, cut, fades, restore_tiled
+from model.tiling import Tiling, cut, fades, is_out_of_memory, restore_tiled
 
 
 def pixelwise(blurry: Tensor, voxels: Tensor | None) -> Tensor:
@@ -203,6 +203,46 @@ def test_out_of_memory_halves_the_tiles_and_keeps_them_small(caplog):
     assert sizes[:2] == [256, 128]
     assert set(sizes[2:]) <= {64}
     assert "going on with 64" in caplog.text
+
+
+def test_tiles_are_halved_as_well_when_the_machine_runs_out_of_memory(caplog):
+    def hungry(blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        if blurry.shape[-1] > 70:
+            torch.empty(1 << 50, dtype=torch.uint8)
+        return pixelwise(blurry, voxels)
+
+    blurry = frames(n=3, height=64, width=128)
+    assert torch.equal(stacked(hungry, blurry, None, Tiling()), pixelwise(blurry[None], None)[0])
+    assert "going on with 64" in caplog.text
+
+
+def test_other_errors_are_no_lack_of_memory():
+    def broken(blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        raise RuntimeError("shapes do not match")
+
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError())
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        stacked(broken, frames(), None, Tiling())
+
+
+@pytest.mark.parametrize(("num_frames", "overlap_frames"), [(4, 1), (5, 2), (6, 3), (2, 0), (20, 4)])
+def test_going_on_in_the_middle_gives_the_same_frames(num_frames, overlap_frames):
+    tiling = Tiling(num_frames=num_frames, overlap_frames=overlap_frames)
+    blurry, network, restored = frames(n=13, height=16, width=16).double(), SmallConv(), []
+
+    def counting(blurry: Tensor, voxels: Tensor | None) -> Tensor:
+        restored.append(len(blurry[0]))
+        return network(blurry, voxels)
+
+    whole = stacked(counting, blurry, None, tiling, span=(1, 12))
+    all_clips = len(restored)
+    for since in range(1, 12):
+        restored.clear()
+        rest = stacked(counting, blurry, None, tiling, span=(1, 12), since=since)
+        assert torch.equal(rest, whole[since - 1 :])
+        assert len(restored) <= all_clips
+    assert num_frames != 4 or len(restored) == 2 < all_clips
+    assert not list(restore_tiled(counting, blurry, None, tiling, span=(1, 12), since=12))
 
 
 def test_out_of_memory_at_the_smallest_tile_is_an_error():

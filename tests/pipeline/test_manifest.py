@@ -103,6 +103,10 @@ def test_reads_a_file_by_its_path(tmp_path):
         ({"exposure": {"numbering": {"pattern": "no group"}}}, "0 groups"),
         ({"exposure": {"numbering": {"pattern": "(.)(.)(.)"}}}, "3 groups"),
         ({"exposure": {"numbering": {"per_number": 0}}}, "per_number 0"),
+        (
+            {"exposure": {"rule": "centred", "numbering": {"source": "order"}}},
+            "order goes with the rule every",
+        ),
         ({"exposure": {"raw_frames": {"pattern": r"_(\d+)_", "spike_frames": 0}}}, "spike_frames 0"),
         ({"sharp": {"rule": "raw_frames"}}, "needs exposure.raw_frames"),
         ({"sharp": {"rule": "index"}}, "index, 0 or more"),

@@ -1,0 +1,1 @@
+"""What restoring a user's own recording is made of."""
