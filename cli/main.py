@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cli import (
     align,
+    compare,
     demo,
     doctor,
     evaluate,
@@ -45,7 +46,9 @@ app = typer.Typer(
 )
 for command in (demo.demo, doctor.doctor, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
     app.command()(command)
-for command in (plan.plan, train.train, evaluate.evaluate, inspect.inspect, preview.preview):
+for command in (plan.plan, train.train, evaluate.evaluate, compare.compare):
+    app.command()(command)
+for command in (inspect.inspect, preview.preview):
     app.command()(command)
 for command in (finalise.finalise, verify.verify, repair.repair):
     app.command()(command)
@@ -69,8 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished with inputs set aside, 4 a check
-    failed, 75 training stopped and
-    resumable, 130 interrupted.
+    failed, 5 worse than what it was compared with, 75 training stopped and resumable, 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:

@@ -30,6 +30,12 @@ class ConfigError(UsageError):
     """A config, manifest or override has problems; all of them are in the message."""
 
 
+class WorseError(SpkError):
+    """What was compared is worse than what it was compared with, by more than is allowed (exit code 5)."""
+
+    exit_code = 5
+
+
 class FormatError(SpkError):
     """Bytes are not what they were declared to be: a spike stream, an image."""
 
