@@ -16,6 +16,7 @@ from cli import (
     demo,
     doctor,
     evaluate,
+    export,
     finalise,
     ingest,
     inspect,
@@ -46,7 +47,7 @@ app = typer.Typer(
 )
 for command in (demo.demo, doctor.doctor, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
     app.command()(command)
-for command in (plan.plan, train.train, evaluate.evaluate, compare.compare):
+for command in (plan.plan, train.train, evaluate.evaluate, compare.compare, export.export):
     app.command()(command)
 for command in (inspect.inspect, preview.preview):
     app.command()(command)

@@ -36,6 +36,12 @@ class WorseError(SpkError):
     exit_code = 5
 
 
+class ParityError(SpkError):
+    """An exported program computes something else than the network that it was made of (exit code 4)."""
+
+    exit_code = 4
+
+
 class FormatError(SpkError):
     """Bytes are not what they were declared to be: a spike stream, an image."""
 

@@ -22,6 +22,7 @@ def test_a_fix_follows_the_problem():
         (errors.TrainingError, 1),
         (errors.UsageError, 2),
         (errors.ConfigError, 2),
+        (errors.ParityError, 4),
         (errors.WorseError, 5),
     ],
 )
