@@ -10,7 +10,7 @@ from model.windows import MASKED_LOGIT
 def plain_window_attention(
     qkv: Tensor, bias: Tensor | None, regions: Tensor | None, num_heads: int, *, mutual: bool
 ) -> Tensor:
-    """What `window_attention` computes, with its arguments, for any number of windows in one graph.
+    """What `window_attention` computes, with its arguments.
 
     Only windows that are the last of an axis need another mask than the rest. They are attended to apart, so that the
     scores of all windows, which are many times larger than the video, are nowhere needed at once.
@@ -38,13 +38,13 @@ def _attend_from(
 
 
 def _mask(bias: Tensor | None, regions: Tensor | None, mutual: bool) -> Tensor | None:
-    """What is added to the logits: (heads, N, N), or (N, N), or nothing."""
+    """What is added to the logits: (1, heads or 1, N, N), or nothing."""
     if regions is None:
-        return bias
+        return None if bias is None else bias.unsqueeze(0)
     if mutual:
         regions = regions[: len(regions) // 2]  # of the first frame, for both
     apart = (regions.unsqueeze(-1) != regions.unsqueeze(-2)).to(torch.float32) * MASKED_LOGIT
-    return apart if bias is None else bias + apart
+    return (apart if bias is None else bias + apart).expand(1, 1 if bias is None else -1, -1, -1)
 
 
 def _attend(qkv: Tensor, mask: Tensor | None, num_heads: int, mutual: bool) -> Tensor:
@@ -55,5 +55,8 @@ def _attend(qkv: Tensor, mask: Tensor | None, num_heads: int, mutual: bool) -> T
     if mutual:
         q = q.flip(1)
     frames = q.shape[:2]
-    x = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn_mask=mask)
+    q, k, v = (part.flatten(0, 1) for part in (q, k, v))
+    x = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask
+    ).contiguous()  # in whatever order a kernel leaves it
     return x.unflatten(0, frames).permute(0, 1, 3, 2, 4).reshape(*windows, qkv.shape[-2], -1)

@@ -66,8 +66,6 @@ def in_chunks(function: Callable[..., Tensor], chunking: Chunking, *videos: Tens
     With more than one tile, what a tile keeps for its backward is computed again there. So memory is bounded by a
     tile in training too. `function` must draw no random numbers.
     """
-    if torch.compiler.is_exporting():  # one graph for all sizes of image
-        return function(*videos)
     batch, _, height, width, _ = videos[0].shape
     rows, columns = chunking.tile(batch, height, width)
     if (rows, columns) == (height, width):
@@ -118,12 +116,8 @@ class TemporalAttention(nn.Module):
         q = self.query(query).unflatten(-1, (self.num_heads, -1))
         k, v = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
         bias = self._distance_bias(q.shape[1], k.shape[1])
-        if torch.compiler.is_exporting():  # to devices and sizes of image that are not known
-            attend = attend_by_matrices
-        elif q.shape[1] * k.shape[1] <= _FEW_PAIRS and q.device.type == "cuda":
-            attend = attend_by_products
-        else:
-            attend = attend_by_kernel
+        few = q.shape[1] * k.shape[1] <= _FEW_PAIRS
+        attend = attend_by_products if few and q.device.type == "cuda" else attend_by_kernel
         return self.proj(attend(q, k, v, bias).flatten(4))
 
     def _distance_bias(self, frames: int, context_frames: int) -> Tensor:
@@ -145,6 +139,8 @@ def attend_by_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """
     sequences = [x.permute(0, 2, 3, 4, 1, 5).flatten(0, 2) for x in (q, k, v)]  # (B * H * W, heads, T, d)
     out = F.scaled_dot_product_attention(*sequences, attn_mask=bias.to(q.dtype))
+    if torch.compiler.is_exporting():  # to kernels that leave it in another order than this one
+        out = out.contiguous()
     return out.unflatten(0, (q.shape[0], *q.shape[2:4])).permute(0, 4, 1, 2, 3, 5)
 
 
@@ -159,13 +155,6 @@ def attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     bias = bias.permute(0, 2, 3, 1)[:, :, :, None, None]
     weights = (q.shape[-1] ** -0.5 * logits + bias).softmax(2).to(v.dtype)
     return (weights.unsqueeze(-1) * v.unsqueeze(1)).sum(2)
-
-
-def attend_by_matrices(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """The same by matrix products, which know no largest number of pixels as attention kernels do."""
-    q, k, v = (x.permute(0, 2, 3, 4, 1, 5) for x in (q, k, v))  # (B, H, W, heads, T, d)
-    weights = (q.shape[-1] ** -0.5 * (q @ k.mT) + bias).softmax(-1)
-    return (weights @ v).permute(0, 4, 1, 2, 3, 5)
 
 
 class FeedForward(nn.Sequential):

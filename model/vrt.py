@@ -115,8 +115,7 @@ class FlowGuidedDeformConv(nn.Module):
         pieces that fit the cache are also several times faster than one large piece.
         """
         budget = _CPU_COLUMNS if x.device.type == "cpu" else _GPU_COLUMNS
-        # An exported graph is for all sizes of image, so it goes sample by sample.
-        count = 1 if torch.compiler.is_exporting() else max(budget // (9 * x[0].numel()), 1)
+        count = max(budget // (9 * x[0].numel()), 1)
         inputs: list[Sequence[Tensor | None]] = [x.split(count), residual.split(count)]
         inputs.append([None] * len(inputs[0]) if motion is None else motion.split(count))
         recompute = torch.is_grad_enabled()

@@ -94,9 +94,8 @@ def to_onnx(traced: torch.export.ExportedProgram, about: Mapping[str, Any], opse
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise UsageError(
-            f"cannot be written as ONNX: {str(error).splitlines()[0]}", "another --opset, or a .pt2 file"
-        ) from error
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UsageError(f"cannot be written as ONNX: {reason}", "another --opset, or a .pt2 file") from error
     model = written.model_proto
     for node in model.graph.node:  # a trace of the code that is left behind, which is most of the file
         del node.metadata_props[:]
