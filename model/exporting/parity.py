@@ -103,7 +103,7 @@ def _cut(sequence: Sequence, voxels: str | None, shape: ClipShape) -> Clip | Non
         if grids.shape[1] != shape.num_bins:
             return None
         counts = torch.tensor(grids[frames, :, rows, columns])[None]
-    return Clip(name=f"{sequence.key}", blurry=blurry, counts=counts)
+    return Clip(name=sequence.key, blurry=blurry, counts=counts)
 
 
 def agree(restorer: Restorer, program: Run, clips: Iterable[Clip], tolerance: float) -> tuple[Agreement, ...]:

@@ -64,7 +64,7 @@ def restorer() -> Callable[..., Restorer]:
 
 
 class Piece(nn.Module):
-    """One stage of the network, its blocks plain and shifted, around frames of four channels."""
+    """One stage of the network, a plain and a shifted block of both kinds of attention, on four channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Piece(nn.Module):
             window=(2, 2, 2),
             num_heads=2,
             mlp_ratio=2.0,
-            drop_paths=[0.0] * 4,
+            drop_paths=[0.0] * 2,
             mutual_depth=2,
             neighbours=1,
             deformable_groups=2,
