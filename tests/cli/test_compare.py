@@ -75,3 +75,10 @@ def test_says_that_one_sequence_speaks_for_itself_alone(runs: dict[str, Path], s
 
 def test_refuses_a_picture_that_is_no_png(runs: dict[str, Path], spk) -> None:
     spk("compare", runs["a"], runs["a"], "-o", "x.pdf").assert_fails(2, "x.pdf", "x.png")
+
+
+def test_reads_what_an_evaluation_writes(trained: Path, tmp_path: Path, spk) -> None:
+    assert spk("evaluate", trained, "-o", tmp_path / "eval", "-q").code == 0
+    found = spk("compare", *[tmp_path / "eval"] * 2, "--against", "blurry", "--metric", "ssim", "--json").json
+    assert (found["frames"], found["a"]["method"], found["b"]["step"]) == (3, "blurry", 4)
+    assert found["verdict"] == "too few frames to tell" and found["difference"]["frames"]["mean"] != 0
