@@ -12,10 +12,12 @@ from rich.text import Text
 
 from cli import (
     align,
+    compare,
     deblur,
     demo,
     doctor,
     evaluate,
+    export,
     finalise,
     ingest,
     inspect,
@@ -46,7 +48,9 @@ app = typer.Typer(
 )
 for command in (demo.demo, doctor.doctor, simulate.simulate, ingest.ingest, align.align, voxelize.voxelize):
     app.command()(command)
-for command in (plan.plan, train.train, evaluate.evaluate, deblur.deblur, inspect.inspect, preview.preview):
+for command in (plan.plan, train.train, evaluate.evaluate, compare.compare, deblur.deblur, export.export):
+    app.command()(command)
+for command in (inspect.inspect, preview.preview):
     app.command()(command)
 for command in (finalise.finalise, verify.verify, repair.repair):
     app.command()(command)
@@ -70,8 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished with inputs set aside, 4 a check
-    failed, 75 training stopped and
-    resumable, 130 interrupted.
+    failed, 5 worse than what it was compared with, 75 training stopped and resumable, 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:

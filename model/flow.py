@@ -32,7 +32,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """A region in which autocast is off for the device of `x`."""
-    if x.device.type == "meta":
+    if x.device.type == "meta" or torch.compiler.is_exporting():  # which is done without autocast
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 

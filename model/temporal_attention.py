@@ -139,6 +139,8 @@ def attend_by_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """
     sequences = [x.permute(0, 2, 3, 4, 1, 5).flatten(0, 2) for x in (q, k, v)]  # (B * H * W, heads, T, d)
     out = F.scaled_dot_product_attention(*sequences, attn_mask=bias.to(q.dtype))
+    if torch.compiler.is_exporting():  # to kernels that leave it in another order than this one
+        out = out.contiguous()
     return out.unflatten(0, (q.shape[0], *q.shape[2:4])).permute(0, 4, 1, 2, 3, 5)
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from model.plain_attention import plain_window_attention
 from model.windows import MASKED_LOGIT
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -45,6 +46,8 @@ def window_attention(
     """
     if mutual and bias is not None:
         raise ValueError("mutual attention takes no bias")
+    if torch.compiler.is_exporting():  # to where neither kernels nor operators of this program are
+        return plain_window_attention(qkv, bias, regions, num_heads, mutual=mutual)
     if qkv.is_cuda and _HAS_TRITON:
         from model import attention_triton
 

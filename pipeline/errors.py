@@ -30,6 +30,18 @@ class ConfigError(UsageError):
     """A config, manifest or override has problems; all of them are in the message."""
 
 
+class WorseError(SpkError):
+    """What was compared is worse than what it was compared with, by more than is allowed (exit code 5)."""
+
+    exit_code = 5
+
+
+class ParityError(SpkError):
+    """An exported program computes something else than the network that it was made of (exit code 4)."""
+
+    exit_code = 4
+
+
 class FormatError(SpkError):
     """Bytes are not what they were declared to be: a spike stream, an image."""
 

@@ -1,6 +1,7 @@
 """Golden vectors of the network, read from the shared folder beside the repository where there is one."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +78,40 @@ def tiny() -> Any:
         return NetworkConfig(**(small | changes))
 
     return make
+
+
+@pytest.fixture
+def scored_run(tmp_path: Path) -> Callable[..., Path]:
+    """Write the evaluation of a run, of made-up PSNR by sequence: `scored_run("a", {"s1": [30.5, "inf"]})`."""
+
+    def write(
+        name: str,
+        scores: Mapping[str, Sequence[object]],
+        *,
+        protocol: str = "rgb8-all",
+        split: str = "test",
+        method: str = "restored",
+        fingerprint: str | None = "same",
+        **summary: object,
+    ) -> Path:
+        folder = tmp_path / name / "eval" / protocol
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = ["protocol,split,sequence,frame,index,method,psnr,ssim"]
+        lines += [
+            f"{protocol},{split},{sequence},{index:04d},{index},{method},{psnr},0.9"
+            for sequence, values in scores.items()
+            for index, psnr in enumerate(values)
+        ]
+        (folder / "per_frame.csv").write_text("\n".join(lines) + "\n")
+        if fingerprint is not None:
+            known = {
+                "store": {"path": "STORE", "fingerprint": fingerprint},
+                "networks": {method: {"step": 4}},
+            }
+            (folder / "summary.json").write_text(json.dumps(known | summary))
+        return tmp_path / name
+
+    return write
 
 
 def config_of(arguments: dict[str, Any]) -> NetworkConfig:

@@ -22,6 +22,8 @@ def test_a_fix_follows_the_problem():
         (errors.TrainingError, 1),
         (errors.UsageError, 2),
         (errors.ConfigError, 2),
+        (errors.ParityError, 4),
+        (errors.WorseError, 5),
     ],
 )
 def test_exit_codes(kind, code):

@@ -1,0 +1,1 @@
+"""Networks as programs that run where this code is not."""
