@@ -26,7 +26,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split of the store.")] = "test",
     protocol: Annotated[str, typer.Option(help="How scores are made.")] = "rgb8-all",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write; <run>/eval by default.")
+        Path | None, typer.Option("--out", "-o", help="Where to write; RUN/eval by default.")
     ] = None,
     compare: Annotated[
         list[str] | None, typer.Option(help="NAME=CHECKPOINT: score another network beside it.")
