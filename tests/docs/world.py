@@ -165,6 +165,27 @@ def make_pair(_: Catalogue, path: Path) -> None:
     shutil.copytree(ONLY_HERE["PAIR"], path)
 
 
+def make_demo(catalogue: Catalogue, path: Path) -> None:
+    """What spk demo leaves behind."""
+    parts = {"raw": "RAW", "store": "STORE", "runs/fused": "RUN", "runs/rgb_only": "RGB_RUN"}
+    for inner, name in parts.items():
+        shutil.copytree(catalogue[name], path / inner)
+
+
+def make_film(catalogue: Catalogue, path: Path) -> None:
+    """The blurry frames of FILE.dat as a video."""
+    import av
+    from PIL import Image
+
+    frames = sorted((catalogue["RAW"] / "train" / "train_0000" / "blurry").iterdir())
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.open(frame))))
+        container.mux(stream.encode())
+
+
 def make_folder(_: Catalogue, path: Path) -> None:
     path.mkdir()
 
@@ -190,6 +211,9 @@ MAKERS: dict[str, Callable[[Catalogue, Path], None]] = {
     "RGB_RUN": make_rgb_run,
     "CKPT": make_checkpoint,
     "published.pth": make_published,
+    "006_VRT_videodeblurring_GoPro.pth": make_published,
+    "my_video.mp4": make_film,
+    "spk-demo": make_demo,
     "FOLDER": make_folder,
 }
 """By the name in the pages, how it is made, at a path that does not exist yet."""
