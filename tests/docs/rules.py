@@ -29,11 +29,12 @@ PENDING: dict[str, str] = {
 """Commands and options that the pages describe and the program does not have yet. To be empty."""
 
 SLOW = {
+    "spk plan": "tries steps in processes of their own; tests/cli/test_plan.py runs it small",
     "--check-resume": "five trainings in processes of their own",
     "spk demo": "two trainings in processes of their own; tests/cli/test_demo.py runs it small",
     "--profile": "the profiler of a network of full depth",
 }
-"""Parts of commands that run only with `pytest -m slow`."""
+"""Beginnings and options of commands that run only with `pytest -m slow`, and else with --dry-run if they have it."""
 
 EXIT_CODES = {
     "spk align": {0, 4},

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.docs.pages import REPOSITORY, blocks
@@ -131,6 +132,16 @@ def make_published(catalogue: Catalogue, path: Path) -> None:
     torch.save({"params": build_network(config.network, 32).state_dict()}, path)
 
 
+def make_plan(catalogue: Catalogue, path: Path) -> None:
+    """A plan for this machine, with figures that nothing measured."""
+    from model.planning.device import device_of
+    from model.planning.plan import write_plan
+    from tests.model.planning.test_plan import PLAN
+
+    config = _small_config(catalogue, "base")
+    write_plan(path, replace(PLAN, config=config, device=device_of("cpu"), measured=replace(PLAN.measured, peak_bytes=1)))
+
+
 def make_camera(_: Catalogue, path: Path) -> None:
     """A manifest for RAW, as its owner would write it."""
     text = (REPOSITORY / "data_manifests" / "simulated.yaml").read_text()
@@ -177,10 +188,10 @@ def make_film(catalogue: Catalogue, path: Path) -> None:
     import av
     from PIL import Image
 
-    frames = sorted((catalogue["RAW"] / "train" / "train_0000" / "blurry").iterdir())
+    frames = sorted((catalogue["RIG"] / "walk" / "rgb").iterdir())
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = 96, 96, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_image(Image.open(frame))))
         container.mux(stream.encode())
@@ -190,9 +201,9 @@ def make_folder(_: Catalogue, path: Path) -> None:
     path.mkdir()
 
 
-def _in_raw(inner: str) -> Callable[[Catalogue, Path], None]:
+def _of_rig(inner: str) -> Callable[[Catalogue, Path], None]:
     def make(catalogue: Catalogue, path: Path) -> None:
-        shutil.copy(catalogue["RAW"] / "train" / "train_0000" / inner, path)
+        shutil.copy(catalogue["RIG"] / "walk" / inner, path)
 
     return make
 
@@ -203,8 +214,8 @@ MAKERS: dict[str, Callable[[Catalogue, Path], None]] = {
     "GOPRO": make_gopro,
     "PAIR": make_pair,
     "MY_PHOTOS": make_photos,
-    "FILE.dat": _in_raw("spikes.dat"),
-    "LOG.csv": _in_raw("exposures.csv"),
+    "FILE.dat": _of_rig("spikes.dat"),
+    "LOG.csv": _of_rig("exposures.csv"),
     "my_camera.yaml": make_camera,
     "STORE": make_store,
     "RUN": make_run,
@@ -212,6 +223,8 @@ MAKERS: dict[str, Callable[[Catalogue, Path], None]] = {
     "CKPT": make_checkpoint,
     "published.pth": make_published,
     "006_VRT_videodeblurring_GoPro.pth": make_published,
+    "plan.json": make_plan,
+    "gopro.json": make_plan,
     "my_video.mp4": make_film,
     "spk-demo": make_demo,
     "FOLDER": make_folder,
