@@ -15,7 +15,16 @@ from pipeline.simulation.scenes import SceneConfig
 from pipeline.simulation.video_takes import VideoConfig
 from pipeline.spike_format import AutoFormat, SpikeFormat
 
-SCHEMAS = (TrainConfig, EvaluateConfig, Manifest, SceneConfig, VideoConfig, SpikeFormat, AutoFormat, SpikeCamera)
+SCHEMAS = (
+    TrainConfig,
+    EvaluateConfig,
+    Manifest,
+    SceneConfig,
+    VideoConfig,
+    SpikeFormat,
+    AutoFormat,
+    SpikeCamera,
+)
 _OPEN = re.compile(r"[A-Z][A-Z_]*(\.\w+)?|.*…|N")
 """A value that stands for one of the reader's."""
 
@@ -24,7 +33,8 @@ def is_setting(text: str) -> bool:
     """Does a command take it? The key must be known and the value of its kind, unless that is in capitals, or …"""
     key, _, value = text.partition("=")
     return any(
-        _has(schema, key.split(".")) and (_OPEN.fullmatch(value) or _takes(schema, key, text)) for schema in SCHEMAS
+        _has(schema, key.split(".")) and (_OPEN.fullmatch(value) or _takes(schema, key, text))
+        for schema in SCHEMAS
     )
 
 

@@ -29,9 +29,7 @@ def test_the_commands_of_a_page_run(page, slow, spk, tmp_path, catalogue: Catalo
             continue
         for words in parts(small(command.words)):
             if matches(words, SLOW) and not slow:
-                if not has_dry_run(words):
-                    continue
-                words = [*words, "--dry-run"]
+                continue
             if any(BUCKET in word for word in words):
                 bucket = request.getfixturevalue("s3")
                 words = [word.replace(BUCKET, bucket) for word in words]
@@ -40,11 +38,6 @@ def test_the_commands_of_a_page_run(page, slow, spk, tmp_path, catalogue: Catalo
                 continue
             ran = spk(*words[1:])
             assert ran.code in expected(words), f"{command}\nexit code {ran.code}: {ran.err}"
-
-
-def has_dry_run(words: list[str]) -> bool:
-    command = typer.main.get_command(app).commands[words[1]]
-    return any("--dry-run" in param.opts for param in command.params)
 
 
 def test_every_command_is_run_or_listed():

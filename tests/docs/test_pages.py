@@ -1,5 +1,6 @@
 """What the pages name is there: options, settings, links, pictures."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -16,12 +17,16 @@ from tests.docs.rules import PENDING
 from tests.docs.settings import is_key, is_setting
 
 COMMANDS = typer.main.get_command(app).commands
-OPTIONS = {name: {o for p in command.params for o in p.opts} | {"--help"} for name, command in COMMANDS.items()}
+OPTIONS = {
+    name: {o for p in command.params for o in p.opts} | {"--help"} for name, command in COMMANDS.items()
+}
 OF_OTHERS = {
     *("--nproc-per-node", "--max-restarts", "--shutdown-timeout", "--signals-to-handle", "--version"),
     *("--no-deps", "--index-url"),
 }
 """Options of torchrun and pip, and of `spk` without a command."""
+WITH_NAMES = {"--compare", "--ablate", "--sweep"}
+"""Options that take NAME=VALUE themselves."""
 SETTING = re.compile(r"[a-z][a-z0-9_.]*=\S+")
 MOST_BYTES = 300_000
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -37,17 +42,20 @@ def words_of(span: str) -> list[str]:
 def commands_and_spans() -> list[tuple[str, list[str]]]:
     """Where they are, and the words of all commands in blocks and in the prose."""
     in_blocks = [(str(one), list(one.words)) for one in all_commands()]
-    return in_blocks + [(f"{name_of(page)}: `{span}`", words_of(span)) for page in PAGES for span in spans(page)]
+    return in_blocks + [
+        (f"{name_of(page)}: `{span}`", words_of(span)) for page in PAGES for span in spans(page)
+    ]
 
 
 def test_every_option_is_there():
     unknown = []
     for where, words in commands_and_spans():
         known = set.union(*OPTIONS.values()) | OF_OTHERS | PENDING.keys()
-        if words[:1] == ["spk"] and words[1:2] and words[1] in OPTIONS:
+        if words[0] == "spk" and words[1:2] and words[1] in OPTIONS:
             known = OPTIONS[words[1]] | PENDING.keys()
-        options = [re.match(r"--?[a-z][a-z-]*", word) for word in words if words[0] in ("spk", "torchrun") or word == words[0]]
-        unknown += [where for option in options if option and option[0].startswith("--") and option[0] not in known]
+        options = [found[0] for word in words if (found := re.match(r"--[a-z][a-z-]*", word))]
+        if " ".join(words[:2]) not in PENDING:
+            unknown += [where for option in options if option not in known]
     assert not unknown
 
 
@@ -61,8 +69,9 @@ def test_every_setting_is_there():
     texts = [
         (where, word.removeprefix("scenes."))
         for where, words in commands_and_spans()
-        for word in words
-        if SETTING.fullmatch(word) and words[0] != "python"
+        for before, word in itertools.pairwise(["", *words])
+        if SETTING.fullmatch(word) and before not in WITH_NAMES
+        if words[0] == "spk" or SETTING.fullmatch(words[0])
     ]
     assert len(texts) > 20
     assert not [where for where, text in texts if not is_setting(text)]
@@ -92,7 +101,9 @@ def test_every_page_and_picture_is_reached_from_the_readme():
     while todo:
         page = todo.pop()
         seen.add(page)
-        targets = [(page.parent / link.partition("#")[0]).resolve() for link in links(page) if ":" not in link]
+        targets = [
+            (page.parent / link.partition("#")[0]).resolve() for link in links(page) if ":" not in link
+        ]
         todo += [path for path in targets if path.suffix == ".md" and path not in seen and path in PAGES]
         seen |= {path for path in targets if path.is_file()}
     in_docs = {path for path in (REPOSITORY / "docs").rglob("*") if path.is_file()}
@@ -120,11 +131,19 @@ def keys_of(values: dict) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "data_manifests").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "data_manifests").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_manifest_is_in_the_page_of_formats(path: Path):
     assert path.stem in spans(REPOSITORY / "docs" / "formats.md")
 
 
 def test_blocks_are_of_a_known_kind():
-    assert {block.language for page in PAGES for block in blocks(page)} <= {"bash", "python", "yaml", "text", ""}
+    assert {block.language for page in PAGES for block in blocks(page)} <= {
+        "bash",
+        "python",
+        "yaml",
+        "text",
+        "",
+    }
     assert not [str(one) for one in all_commands() if "…" in one.text], "a command that nobody can type"

@@ -18,7 +18,9 @@ SNIPPETS = [block for page in PAGES for block in blocks(page, "python")]
 def folder(tmp_path_factory, catalogue) -> Path:
     """A folder with what the snippets speak of, under the names that they use."""
     world = World(tmp_path_factory.mktemp("snippets"), STORE_PAGE, catalogue)
-    world.provide(["python", *(name for name in MAKERS if any(f'"{name}' in block.text for block in SNIPPETS))])
+    world.provide(
+        ["python", *(name for name in MAKERS if any(f'"{name}' in block.text for block in SNIPPETS))]
+    )
     return world.folder
 
 

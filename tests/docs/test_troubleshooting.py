@@ -17,14 +17,18 @@ QUOTED = ROW.findall(PAGE.read_text())
 def messages() -> list[str]:
     """Every text in the source; what an f-string fills in is a hole."""
     found = []
-    for path in [path for package in ("cli", "model", "pipeline") for path in (REPOSITORY / package).rglob("*.py")]:
+    for path in [
+        path for package in ("cli", "model", "pipeline") for path in (REPOSITORY / package).rglob("*.py")
+    ]:
         tree = ast.parse(path.read_text())
         comments = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
         for node in ast.walk(tree):
             if id(node) in comments:
                 continue
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(part.value if isinstance(part, ast.Constant) else HOLE for part in node.values))
+                found.append(
+                    "".join(part.value if isinstance(part, ast.Constant) else HOLE for part in node.values)
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return found

@@ -83,14 +83,18 @@ def make_raw(_: Catalogue, path: Path) -> None:
 def make_rig(_: Catalogue, path: Path) -> None:
     """Two recordings of an RGB camera beside a spike camera of half its size at 20 kHz; one is of a video."""
     raw = path.with_name(".raw-of-rig")
-    _simulate(raw, "train=0", "val=0", "test=2", "height=96", "width=96", *RIG, "rig.rate_hz=20000", "rig.scale=2")
+    _simulate(
+        raw, "train=0", "val=0", "test=2", "height=96", "width=96", *RIG, "rig.rate_hz=20000", "rig.scale=2"
+    )
     for source, name in zip(sorted((raw / "test").iterdir()), ("street", "walk"), strict=True):
         recording = path / name
         shutil.copytree(source / "blurry", recording / "rgb")
         shutil.copy(source / "spikes.dat", recording)
         header, *rows = (source / "exposures.csv").read_text().splitlines()
         stamps = [row.split(",") for row in rows]
-        lines = [f"{frame},{int(start) // MICROSECOND},{int(stop) // MICROSECOND}" for frame, start, stop in stamps]
+        lines = [
+            f"{frame},{int(start) // MICROSECOND},{int(stop) // MICROSECOND}" for frame, start, stop in stamps
+        ]
         (recording / "exposures.csv").write_text("\n".join([header.replace("_ns", "_us"), *lines]) + "\n")
     shutil.rmtree(raw)
 
@@ -139,7 +143,10 @@ def make_plan(catalogue: Catalogue, path: Path) -> None:
     from tests.model.planning.test_plan import PLAN
 
     config = _small_config(catalogue, "base")
-    write_plan(path, replace(PLAN, config=config, device=device_of("cpu"), measured=replace(PLAN.measured, peak_bytes=1)))
+    write_plan(
+        path,
+        replace(PLAN, config=config, device=device_of("cpu"), measured=replace(PLAN.measured, peak_bytes=1)),
+    )
 
 
 def make_camera(_: Catalogue, path: Path) -> None:
