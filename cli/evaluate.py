@@ -1,12 +1,12 @@
 """`spk evaluate`: scores, pictures and a report of a trained network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import DryRun, Json, Output, Quiet, Verbose, counted
+from cli.console import DryRun, Json, Output, Quiet, Verbose, counted, human_time
 from pipeline.errors import UsageError
 from pipeline.storage.places import is_remote
 
@@ -24,7 +24,12 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which split of the store.")] = "test",
-    protocol: Annotated[str, typer.Option(help="How scores are made.")] = "rgb8-all",
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How scores are made, rgb8-all by default; give several, or all, to score by in one pass."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write; RUN/eval by default.")
     ] = None,
@@ -47,9 +52,11 @@ def evaluate(
 
     from model.evaluate import EvaluateConfig
     from model.evaluate import evaluate as run_evaluation
+    from model.evaluation.protocols import expanded
     from pipeline.config import from_overrides
 
-    config = from_overrides(EvaluateConfig, [f"split={split!r}", f"protocol={protocol!r}", *overrides])
+    chosen = [f"protocols={list(expanded(protocol))}"] if protocol else []
+    config = from_overrides(EvaluateConfig, [f"split={split!r}", *chosen, *overrides])
     store = stores[0] if stores else _store_of(checkpoint)
     folder = out or _default_folder(checkpoint)
     if dry_run:
@@ -57,15 +64,30 @@ def evaluate(
         return
     with output.progress() as progress:
         report = run_evaluation(checkpoint, store, folder, config, compare=others, progress=progress)
-    score_table(output, f"{config.split} split, protocol {config.protocol}", report.rows)
+    for by in report.results.protocols:
+        score_table(output, f"{config.split} split, protocol {by.name}", report.results.rows(by), by.metrics)
+    seconds, rate = report.timing["seconds"], report.timing["frames_per_second"]
+    output.say(f"took {human_time(seconds)}, {rate:.3g} frames/s")
     output.say(f"report: {report.report}")
     output.result(report.to_json())
 
 
-def score_table(output: Output, title: str, rows: list[dict[str, object]]) -> None:
-    """Print the PSNR and SSIM of each method."""
-    cells = [(str(row["name"]), _number(row["psnr"], 2), _number(row["ssim"], 4)) for row in rows]
-    output.table(title, ("method", "PSNR dB", "SSIM"), cells)
+def score_table(
+    output: Output, title: str, rows: list[dict[str, object]], metrics: Sequence[str] = ("psnr", "ssim")
+) -> None:
+    """Print what each method scores."""
+    in_decibels = {metric: metric.startswith("psnr") for metric in metrics}
+    columns = [
+        f"{metric.upper()} dB" if decibels else metric.upper() for metric, decibels in in_decibels.items()
+    ]
+    cells = [
+        (
+            str(row["name"]),
+            *(_number(row[metric], 2 if decibels else 4) for metric, decibels in in_decibels.items()),
+        )
+        for row in rows
+    ]
+    output.table(title, ("method", *columns), cells)
 
 
 def _number(value: object, decimals: int) -> str:
@@ -108,13 +130,13 @@ def _say_plan(
         f"would restore {counted(frames, 'frame')} of {counted(len(sequences), 'sequence')}, {scored} with"
     )
     output.say(
-        f"a sharp frame to compare with, by {networks}; and write {folder / config.protocol}/report.html"
+        f"a sharp frame to compare with, by {networks}; and write {folder / config.protocols[0]}/report.html"
     )
     output.result(
         {
-            "protocols": {config.protocol: {"psnr": None, "ssim": None, "frames": scored}},
+            "protocols": {name: {"psnr": None, "ssim": None, "frames": scored} for name in config.protocols},
             "baselines": {},
-            "report": str(folder / config.protocol / "report.html"),
+            "report": str(folder / config.protocols[0] / "report.html"),
             "sequences": len(sequences),
             "frames": frames,
             "dry_run": True,

@@ -6,16 +6,19 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from model.checkpoint import versions
 from model.evaluation.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_sequence
+from model.evaluation.perceptual import LPIPS, load_protocols
 from model.evaluation.pictures import Album, middle_frames, panels
+from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
 from model.evaluation.results import Results
-from model.evaluation.scores import FrameScore
-from model.metrics import PROTOCOL
+from model.evaluation.scores import FrameScore, mean_score
+from model.evaluation.sequence_log import average_line, sequence_line, sequence_log
+from model.evaluation.timing import Timing
 from model.parallel import Parallel, ParallelConfig, parallel
 from model.report.document import report_page
 from model.restorer import Restorer, load_restorer
@@ -37,7 +40,8 @@ class EvaluateConfig:
     Attributes:
         split: of the store.
         voxels: name of the voxel grids; None takes those the network was trained on.
-        protocol: how scores are made.
+        protocols: how scores are made; pictures and plots go by the first.
+        lpips_weights: the files that protocols lpips-alex and lpips-vgg need: of the network, and of the channels.
         tile: side of a tile in RGB pixels, a multiple of 8 and of the scale; None restores whole frames.
         overlap: RGB pixels that neighbouring tiles share.
         num_frames: frames of a clip; None takes as many as in training.
@@ -48,7 +52,8 @@ class EvaluateConfig:
 
     split: str = "test"
     voxels: str | None = None
-    protocol: Literal["rgb8-all"] = PROTOCOL
+    protocols: tuple[str, ...] = (DEFAULT,)
+    lpips_weights: tuple[Path, ...] = ()
     tile: int | None = 256
     overlap: int = 32
     num_frames: int | None = None
@@ -57,11 +62,27 @@ class EvaluateConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
-        if self.protocol != PROTOCOL:
-            raise ValueError(f"protocol {self.protocol!r} is not known; there is {PROTOCOL}")
+        known = (*PROTOCOLS, *LPIPS)
+        unknown = [name for name in self.protocols if name not in known]
+        if unknown or len(set(self.protocols)) < max(1, len(self.protocols)):
+            raise ValueError(
+                f"protocols {list(self.protocols)}: expected different ones of {', '.join(known)}"
+            )
+        needing = [name for name in self.protocols if name in LPIPS]
+        if needing and not self.lpips_weights:
+            raise ValueError(
+                f"protocol {needing[0]} needs weights: lpips_weights=[FILE, FILE], of the network and the channels"
+            )
+        if self.lpips_weights and not needing:
+            raise ValueError(f"lpips_weights is set, but protocols has none of {', '.join(LPIPS)}")
         if self.pictures < 1:
             raise ValueError(f"pictures {self.pictures} is below 1")
         self.tiling(self.num_frames or max(Tiling().num_frames, 2 * (self.overlap_frames or 0)))
+
+    @property
+    def chosen(self) -> tuple[Protocol, ...]:
+        """The protocols themselves; reads the weights of those that need some."""
+        return load_protocols(self.protocols, self.lpips_weights)
 
     def tiling(self, trained_frames: int) -> Tiling:
         """How to cut sequences for a network that was trained on clips of `trained_frames`."""
@@ -74,29 +95,38 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateReport:
-    """What was found, and where it is written."""
+    """What was found, how fast, and where it is written."""
 
     results: Results
     report: Path
+    timing: Mapping[str, float]
 
     @property
     def protocols(self) -> dict[str, dict[str, Any]]:
         """Means of the restored frames, by protocol."""
-        return {PROTOCOL: self.results.means[RESTORED].to_json()}
+        return {
+            protocol.name: self.results.means(protocol)[RESTORED].to_json()
+            for protocol in self.results.protocols
+        }
 
     @property
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """Means of the other methods under the same protocol."""
-        return {name: mean.to_json() for name, mean in self.results.means.items() if name != RESTORED}
+        """Means of the other methods under the first protocol."""
+        return {name: mean.to_json() for name, mean in self.results.means().items() if name != RESTORED}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """`name`, `psnr` and `ssim` of every method, `restored` first."""
+        """`name`, `psnr` and `ssim` of every method by the first protocol, `restored` first."""
         return self.results.rows()
 
     def to_json(self) -> dict[str, Any]:
         """The stable `--json` object."""
-        return {"protocols": self.protocols, "baselines": self.baselines, "report": str(self.report)}
+        return {
+            "protocols": self.protocols,
+            "baselines": self.baselines,
+            "report": str(self.report),
+            "timing": dict(self.timing),
+        }
 
 
 def evaluate(
@@ -110,7 +140,8 @@ def evaluate(
 ) -> EvaluateReport:
     """Restore and score every frame of a split, and write tables, pictures and the report.
 
-    Writes `<out>/<protocol>/{summary.json, per_sequence.csv, per_frame.csv, report.html}` and `<out>/samples/*.png`.
+    Writes `<out>/<protocol>/{summary.json, per_sequence.csv, per_frame.csv, log.txt}` for each protocol, `report.html`
+    beside those of the first, `<out>/samples/*.png`, and `<out>/timing.json`: all else is the same for the same input.
 
     Args:
         checkpoint: a file, or a run folder.
@@ -124,6 +155,7 @@ def evaluate(
         StoreError: the store is damaged or lacks voxel grids.
     """
     config = config or EvaluateConfig()
+    protocols = config.chosen
     opened = open_store(store)
     sequences = _sequences(opened, config.split)
     paths = {RESTORED: checkpoint} | _checked_names(compare or {})
@@ -136,15 +168,22 @@ def evaluate(
         album = Album(
             config.pictures, middle_frames([(s.name, s.num_frames) for s in sequences], config.pictures)
         )
-        scores = _judge(sequences, entrants, voxels, opened.scale, place, album, progress)
+        timing = Timing()
+        scores = _judge(sequences, entrants, voxels, opened.scale, place, album, protocols, timing, progress)
+        timed = timing.to_json() | {"peak_memory_bytes": place.peak_memory_bytes()}
     results = Results(
         split=config.split,
+        protocols=protocols,
         methods=(RESTORED, *(name for name in paths if name != RESTORED), SPIKE_ONLY, BLURRY),
         frames={sequence.name: sequence.num_frames for sequence in sequences},
         scores=tuple(scores),
         provenance=_provenance(entrants, opened, config, place),
     )
-    return EvaluateReport(results=results, report=_write(out, results, album))
+    for protocol in protocols:
+        if results.scores and not results.scores_by(protocol):
+            logger.warning("protocol %s takes none of these frames: its definition says which", protocol.name)
+    logger.info(average_line(results.means()[RESTORED]))
+    return EvaluateReport(results=results, report=_write(out, results, album, timed), timing=timed)
 
 
 @contextlib.contextmanager
@@ -217,17 +256,23 @@ def _judge(
     scale: int,
     place: Parallel,
     album: Album,
+    protocols: tuple[Protocol, ...],
+    timing: Timing,
     progress: Progress,
 ) -> list[FrameScore]:
-    total, done = sum(sequence.num_frames for sequence in sequences), 0
+    total = sum(sequence.num_frames for sequence in sequences)
     scores: list[FrameScore] = []
     try:
-        for sequence in sequences:
-            for frame in judge_sequence(sequence, entrants, voxels, scale, place.device):
+        for number, sequence in enumerate(sequences, start=1):
+            first = len(scores)
+            for frame in judge_sequence(sequence, entrants, voxels, scale, place.device, protocols, timing):
                 album.offer(frame)
                 scores.extend(frame.scores)
-                done += 1
-                progress(done, total, f"{sequence.name}/{frame.frame}")
+                timing.frames += 1
+                pace = f"{timing.frames_per_second:.3g} frames/s"
+                progress(timing.frames, total, f"{sequence.name}/{frame.frame}, {pace}")
+            mean = mean_score(RESTORED, protocols[0], scores[first:])
+            logger.info(sequence_line(sequence.name, number, len(sequences), mean))
     except torch.OutOfMemoryError as error:
         raise SpkError(
             f"out of GPU memory even with tiles of 64 pixels: {error}", "num_frames=3, or parallel.device=cpu"
@@ -263,12 +308,17 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _write(out: Path, results: Results, album: Album) -> Path:
-    folder = out / PROTOCOL
+def _write(out: Path, results: Results, album: Album, timing: Mapping[str, float]) -> Path:
     for frame in album.middle:
         write_png(out / "samples" / f"{frame.sequence}_{frame.frame}.png", panels(frame))
-    write_atomic(folder / "per_frame.csv", results.per_frame_csv())
-    write_atomic(folder / "per_sequence.csv", results.per_sequence_csv())
-    write_atomic(folder / "summary.json", json.dumps(results.summary(), indent=1, allow_nan=False) + "\n")
-    write_atomic(folder / "report.html", report_page(results, album))
-    return folder / "report.html"
+    for protocol in results.protocols:
+        folder = out / protocol.name
+        summary = json.dumps(results.summary(protocol), indent=1, allow_nan=False)
+        write_atomic(folder / "per_frame.csv", results.per_frame_csv(protocol))
+        write_atomic(folder / "per_sequence.csv", results.per_sequence_csv(protocol))
+        write_atomic(folder / "log.txt", sequence_log(results, protocol))
+        write_atomic(folder / "summary.json", summary + "\n")
+    write_atomic(out / "timing.json", json.dumps(timing, indent=1) + "\n")
+    report = out / results.protocols[0].name / "report.html"
+    write_atomic(report, report_page(results, album))
+    return report

@@ -1,4 +1,4 @@
-"""PSNR and SSIM under a named protocol: numbers without their protocol cannot be compared.
+"""PSNR and SSIM of single frames; `model.evaluation.protocols` has what other protocols make of them.
 
 Protocol `rgb8-all`: clamp to [0, 1], scale by 255, round half to even to 8 bit; PSNR over the three RGB channels
 together; SSIM (Wang et al., 2004) with an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255, over
@@ -11,14 +11,11 @@ import math
 import torch
 from torch import Tensor
 
-PROTOCOL = "rgb8-all"
-PROTOCOL_TEXT = (
-    "clamped to [0, 1] and rounded to 8 bit; PSNR over RGB; SSIM 11x11 Gaussian sigma 1.5, valid region, "
-    "mean of the channels; every frame with a sharp one"
-)
-SSIM_WINDOW = 11
-SSIM_SIGMA = 1.5
+from model.similarity import Window, gaussian_taps, similarity
+
 LEVELS = 255
+GAUSSIAN = Window(taps=gaussian_taps(11, sigma=1.5))
+"""The window of Wang et al., inside the frame only."""
 
 
 def to_rgb8(frames: Tensor) -> Tensor:
@@ -44,7 +41,7 @@ def psnr(restored: Tensor, sharp: Tensor) -> Tensor:
         float64 (...).
     """
     first, second = _pair(restored, sharp)
-    error = (first.int() - second.int()).square().sum(dim=(-3, -2, -1), dtype=torch.int64)
+    error = first.int().sub_(second).square_().sum(dim=(-3, -2, -1), dtype=torch.int64)
     mean_error = error.double() / math.prod(first.shape[-3:])
     return 10.0 * torch.log10(LEVELS**2 / mean_error)
 
@@ -55,37 +52,28 @@ def ssim(restored: Tensor, sharp: Tensor) -> Tensor:
     Raises:
         ValueError: a side shorter than the window of 11 pixels.
     """
-    first, second = _pair(restored, sharp)
-    if min(first.shape[-2:]) < SSIM_WINDOW:
-        raise ValueError(f"SSIM needs {SSIM_WINDOW} pixels a side, got {first.shape[-2]}x{first.shape[-1]}")
-    x, y = first.double(), second.double()
-    mean_x, mean_y = _blur(x), _blur(y)
-    var_x = _blur(x * x) - mean_x * mean_x
-    var_y = _blur(y * y) - mean_y * mean_y
-    covariance = _blur(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * LEVELS) ** 2, (0.03 * LEVELS) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    structure = (2 * covariance + c2) / (var_x + var_y + c2)
-    return (luminance * structure).mean(dim=(-3, -2, -1))
+    first, second = (frames.reshape(-1, *frames.shape[-3:]) for frames in _pair(restored, sharp))
+    scores = [similarity(x, y, GAUSSIAN, LEVELS) for x, y in zip(first, second, strict=True)]
+    return torch.stack(scores).reshape(restored.shape[:-3])
 
 
-def gaussian_window(size: int = SSIM_WINDOW, sigma: float = SSIM_SIGMA) -> list[float]:
-    """The weights of a one-dimensional Gaussian window, summing to 1."""
-    weights = [math.exp(-((i - (size - 1) / 2) ** 2) / (2 * sigma**2)) for i in range(size)]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
+def psnr_as_is(restored: Tensor, sharp: Tensor, peak: float = 1.0) -> Tensor:
+    """Peak signal-to-noise ratio in dB of frames (..., C, H, W) that are neither clamped nor rounded, float64 (...)."""
+    error = (restored.double() - sharp.double()).square().mean(dim=(-3, -2, -1))
+    return 10.0 * torch.log10(peak**2 / error)
 
 
-def _blur(image: Tensor) -> Tensor:
-    """Gaussian window over the last two axes, valid region only."""
-    for axis in (-2, -1):
-        length = image.shape[axis] - SSIM_WINDOW + 1
-        rows = (image.narrow(axis, i, length) for i in range(SSIM_WINDOW))
-        total = torch.zeros_like(image.narrow(axis, 0, length))
-        for weight, row in zip(gaussian_window(), rows, strict=True):
-            total.add_(row, alpha=weight)
-        image = total
-    return image
+def luma(frames: Tensor) -> Tensor:
+    """The Y channel of RGB frames, as ITU-R BT.601 has it: 16 for black and 235 for white, not rounded.
+
+    Args:
+        frames: (..., 3, H, W) with levels 0 to 255.
+
+    Returns:
+        float64 (..., 1, H, W).
+    """
+    red, green, blue = frames.double().unbind(dim=-3)
+    return (16 + (65.481 * red + 128.553 * green + 24.966 * blue) / LEVELS).unsqueeze(-3)
 
 
 def _pair(restored: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ def middle_frames(sequences: Sequence[tuple[str, int]], most: int) -> frozenset[
 
 def panels(frame: JudgedFrame) -> npt.NDArray[np.uint8]:
     """Blurry, restored, sharp and spikes side by side, with labels and scores: (3, h, w); small frames enlarged."""
-    scores = {score.method: score.psnr for score in frame.scores}
+    scores = frame.psnrs
     shown = [name for name in (BLURRY, RESTORED, SHARP, SPIKES) if name in frame.images]
     labels = [f"{name}  {scores[name]:.2f} dB" if name in scores else name for name in shown]
     images = [frame.images[name].numpy() for name in shown]

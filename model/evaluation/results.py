@@ -2,13 +2,14 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from model.evaluation.judge import RESTORED
+from model.evaluation.protocols import Protocol
 from model.evaluation.scores import FrameScore, MeanScore, finite_or_none, mean_score
-from model.metrics import PROTOCOL, PROTOCOL_TEXT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,27 +18,38 @@ class Results:
 
     Attributes:
         split: of the store.
+        protocols: that frames were scored by; the first is the one that pictures and plots go by.
         methods: in the order of the tables; the first is `restored`.
         frames: frames restored, of each sequence, in order.
-        scores: of every frame that has a sharp one.
+        scores: of every frame that has a sharp one, by every protocol.
         provenance: checkpoint, store, settings and versions, as plain values.
     """
 
     split: str
+    protocols: tuple[Protocol, ...]
     methods: tuple[str, ...]
     frames: Mapping[str, int]
     scores: tuple[FrameScore, ...]
     provenance: Mapping[str, Any]
 
-    @property
-    def means(self) -> dict[str, MeanScore]:
-        """Over the whole split, by method."""
-        return {method: mean_score(method, self.scores) for method in self.methods}
+    def means(self, protocol: Protocol | None = None) -> dict[str, MeanScore]:
+        """Over the whole split, by method; by the first protocol unless another is given."""
+        return self._means(protocol, self.scores)
 
-    def sequence_means(self, sequence: str) -> dict[str, MeanScore]:
+    def sequence_means(self, sequence: str, protocol: Protocol | None = None) -> dict[str, MeanScore]:
         """Over one sequence, by method."""
-        scores = [score for score in self.scores if score.sequence == sequence]
-        return {method: mean_score(method, scores) for method in self.methods}
+        return self._means(protocol, [score for score in self.scores if score.sequence == sequence])
+
+    def _means(self, protocol: Protocol | None, scores: Iterable[FrameScore]) -> dict[str, MeanScore]:
+        scores = self.scores_by(protocol, scores)
+        return {method: mean_score(method, protocol or self.protocols[0], scores) for method in self.methods}
+
+    def scores_by(
+        self, protocol: Protocol | None = None, scores: Iterable[FrameScore] | None = None
+    ) -> list[FrameScore]:
+        """The scores by one protocol, the first unless another is given."""
+        name = (protocol or self.protocols[0]).name
+        return [score for score in (self.scores if scores is None else scores) if score.protocol == name]
 
     @property
     def num_frames(self) -> int:
@@ -47,57 +59,82 @@ class Results:
     @property
     def unscored(self) -> int:
         """Frames restored that have no sharp frame to be compared with."""
-        return self.num_frames - self.means[RESTORED].frames
+        return self.num_frames - self.means()[RESTORED].frames
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self, protocol: Protocol) -> dict[str, Any]:
         """The content of `summary.json`."""
         return {
-            "protocol": PROTOCOL,
-            "definition": PROTOCOL_TEXT,
+            "protocol": protocol.name,
+            "definition": protocol.text,
+            "averaging": protocol.averaging,
             "split": self.split,
             "sequences": len(self.frames),
             "frames": self.num_frames,
-            "unscored_frames": self.unscored,
+            "unscored_frames": self.num_frames - self.means(protocol)[RESTORED].frames,
             "infinite_psnr": "identical frames are counted, left out of the mean PSNR, and null where all are",
-            "methods": {method: mean.to_json() for method, mean in self.means.items()},
+            "methods": {method: mean.to_json() for method, mean in self.means(protocol).items()},
             **self.provenance,
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a method: name, psnr and ssim, means over all frames; null where infinite or without frames."""
+    def rows(self, protocol: Protocol | None = None) -> list[dict[str, Any]]:
+        """One row a method: its name and the protocol's numbers; null where infinite or without frames."""
         return [
-            {"name": method, "psnr": finite_or_none(mean.psnr), "ssim": finite_or_none(mean.ssim)}
-            for method, mean in self.means.items()
+            {"name": method, **{name: finite_or_none(value) for name, value in mean.values.items()}}
+            for method, mean in self.means(protocol).items()
         ]
 
-    def per_frame_csv(self) -> str:
+    def per_frame_csv(self, protocol: Protocol) -> str:
         """One line a frame and method, tidy; `inf` is a PSNR of identical frames."""
-        header = ("protocol", "split", "sequence", "frame", "index", "method", "psnr", "ssim")
+        header = ("protocol", "split", "sequence", "frame", "index", "method", *protocol.metrics)
         lines = (
-            (PROTOCOL, self.split, s.sequence, s.frame, s.index, s.method, f"{s.psnr:.6f}", f"{s.ssim:.8f}")
-            for s in self.scores
+            (
+                protocol.name,
+                self.split,
+                s.sequence,
+                s.frame,
+                s.index,
+                s.method,
+                *_decimals(protocol, s.values),
+            )
+            for s in self.scores_by(protocol)
         )
         return _csv(header, lines)
 
-    def per_sequence_csv(self) -> str:
+    def per_sequence_csv(self, protocol: Protocol) -> str:
         """One line a sequence and method: how many frames, and the means over those scored."""
-        header = ("protocol", "split", "sequence", "frames", "scored", "identical", "method", "psnr", "ssim")
+        header = (
+            "protocol",
+            "split",
+            "sequence",
+            "frames",
+            "scored",
+            "identical",
+            "method",
+            *protocol.metrics,
+        )
         lines = (
             (
-                PROTOCOL,
+                protocol.name,
                 self.split,
                 name,
                 frames,
                 m.frames,
                 m.identical,
                 method,
-                f"{m.psnr:.6f}",
-                f"{m.ssim:.8f}",
+                *_decimals(protocol, m.over_frames),
             )
             for name, frames in self.frames.items()
-            for method, m in self.sequence_means(name).items()
+            for method, m in self.sequence_means(name, protocol).items()
         )
         return _csv(header, lines)
+
+
+def _decimals(protocol: Protocol, values: Mapping[str, float]) -> list[str]:
+    """One cell a metric, empty where it is not defined."""
+    return [
+        "" if math.isnan(values[name]) else f"{values[name]:.{6 if name.startswith('psnr') else 8}f}"
+        for name in protocol.metrics
+    ]
 
 
 def _csv(header: Iterable[str], lines: Iterable[Iterable[object]]) -> str:

@@ -46,7 +46,7 @@ class Plot:
 
 
 def plot_of(results: Results) -> Plot | None:
-    series = {name: [s for s in results.scores if s.method == name] for name in results.methods}
+    series = {name: [s for s in results.scores_by() if s.method == name] for name in results.methods}
     restored = series[RESTORED]
     if not restored:
         return None

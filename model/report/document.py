@@ -9,7 +9,6 @@ from typing import Any
 from model.evaluation.judge import BLURRY, RESTORED
 from model.evaluation.pictures import Album
 from model.evaluation.results import Results
-from model.metrics import PROTOCOL, PROTOCOL_TEXT
 from model.report.chart import chart, plot_of
 from model.report.marks import decibels, gain_over, signed, title
 from model.report.page import PAGE, SCRIPT, STYLE
@@ -26,15 +25,15 @@ def report_page(results: Results, album: Album) -> str:
         album: the frames to show.
     """
     slider, dropped = viewer(results, album)
-    plot = plot_of(results)
+    plot, protocol = plot_of(results), results.protocols[0]
     store, network = results.provenance["store"], results.provenance["networks"][RESTORED]
     heading = f"{store['name']} · {results.split}"
     parts = {
-        "title": escape(f"{heading} · {PROTOCOL}"),
+        "title": escape(f"{heading} · {protocol.name}"),
         "heading": escape(heading),
         "subheading": escape(f"{network['checkpoint']} at step {network['step']:,}"),
-        "protocol": escape(PROTOCOL),
-        "definition": escape(PROTOCOL_TEXT[0].upper() + PROTOCOL_TEXT[1:]),
+        "protocol": escape(protocol.name),
+        "definition": escape(protocol.text[0].upper() + protocol.text[1:]),
         "tiles": _tiles(results),
         "notes": _notes(results, dropped),
         "summary": summary_table(results),
@@ -51,10 +50,11 @@ def report_page(results: Results, album: Album) -> str:
 
 
 def _tiles(results: Results) -> str:
-    restored, blurry = results.means[RESTORED], results.means[BLURRY]
+    means, protocol = results.means(), results.protocols[0].name
+    restored, blurry = means[RESTORED], means[BLURRY]
     tiles = [
-        (f"{decibels(restored.psnr)}<small>dB</small>", f"PSNR, {PROTOCOL}"),
-        (decibels(restored.ssim, 4), f"SSIM, {PROTOCOL}"),
+        (f"{decibels(restored.psnr)}<small>dB</small>", f"PSNR, {protocol}"),
+        (decibels(restored.ssim, 4), f"SSIM, {protocol}"),
         (
             f"{signed(gain_over(restored.psnr, blurry.psnr))}<small>dB</small>",
             f"over the blurry input; better in {_wins(results)}",
@@ -68,7 +68,7 @@ def _tiles(results: Results) -> str:
 
 def _wins(results: Results) -> str:
     by_frame: dict[tuple[str, int], dict[str, float]] = {}
-    for score in results.scores:
+    for score in results.scores_by():
         by_frame.setdefault((score.sequence, score.index), {})[score.method] = score.psnr
     won = sum(frame[RESTORED] > frame[BLURRY] for frame in by_frame.values())
     return f"{won:,} of {len(by_frame):,} frames"
@@ -80,7 +80,7 @@ def _notes(results: Results, dropped: int) -> str:
         notes.append(
             f"{results.unscored} of {results.num_frames} frames have no sharp frame: restored, but not scored."
         )
-    identical = {title(name): m.identical for name, m in results.means.items() if m.identical}
+    identical = {title(name): m.identical for name, m in results.means().items() if m.identical}
     if identical:
         counts = ", ".join(f"{name} {count}" for name, count in identical.items())
         notes.append(

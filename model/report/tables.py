@@ -10,7 +10,7 @@ from model.report.marks import EXPLAINED, colour_of, decibels, gain_over, signed
 
 
 def summary_table(results: Results) -> str:
-    means = results.means
+    means = results.means()
     finite = [m.psnr for m in means.values() if math.isfinite(m.psnr)]
     low = min(finite, default=0.0)
     span = max(finite, default=0.0) - low or 1.0
@@ -32,23 +32,26 @@ def _summary_row(results: Results, name: str, m: MeanScore, place: float | None)
     """A method's numbers, with a dot that shows where its PSNR lies between the lowest and the highest."""
     colour, explained = colour_of(results, name), EXPLAINED.get(name, "for comparison")
     cells = (
-        ("psnr", decibels(m.psnr)),
-        ("ssim", decibels(m.ssim, 4)),
-        ("sequence_psnr", decibels(m.sequence_psnr)),
-        ("sequence_ssim", decibels(m.sequence_ssim, 4)),
+        ("over_frames", "psnr", 2),
+        ("over_frames", "ssim", 4),
+        ("over_sequences", "psnr", 2),
+        ("over_sequences", "ssim", 4),
     )
     dot = "" if place is None else f'<i style="left:{100 * place:.1f}%;background:{colour}"></i>'
     return (
         f"<tr><th>{swatch(results, name)}{escape(title(name))}<small>{escape(explained)}</small></th>"
         f'<td class="meter"><div>{dot}</div></td>'
-        + "".join(f"<td{_best(results, field, m)}>{text}</td>" for field, text in cells)
+        + "".join(
+            f"<td{_best(results, means, metric, m)}>{decibels(getattr(m, means)[metric], digits)}</td>"
+            for means, metric, digits in cells
+        )
         + f"<td>{m.frames:,}</td></tr>"
     )
 
 
-def _best(results: Results, field: str, m: MeanScore) -> str:
-    value = getattr(m, field)
-    return " class=best" if value == max(getattr(other, field) for other in results.means.values()) else ""
+def _best(results: Results, means: str, metric: str, m: MeanScore) -> str:
+    values = [getattr(other, means)[metric] for other in results.means().values()]
+    return " class=best" if getattr(m, means)[metric] == max(values) else ""
 
 
 def sequence_table(results: Results) -> str:

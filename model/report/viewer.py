@@ -63,7 +63,7 @@ def _card(results: Results, frame: JudgedFrame) -> str:
         for name in methods
     )
     height, width = frame.images[BLURRY].shape[-2:]
-    scores = "|".join(f"{title(s.method)} {decibels(s.psnr)} dB" for s in frame.scores)
+    scores = "|".join(f"{title(method)} {decibels(psnr)} dB" for method, psnr in frame.psnrs.items())
     name = f"{frame.sequence} / {frame.frame}"
     psnr = "not scored" if frame.psnr is None else f"{decibels(frame.psnr)} dB, {signed(_frame_gain(frame))}"
     return (
@@ -74,5 +74,4 @@ def _card(results: Results, frame: JudgedFrame) -> str:
 
 
 def _frame_gain(frame: JudgedFrame) -> float | None:
-    scores = {score.method: score.psnr for score in frame.scores}
-    return gain_over(scores[RESTORED], scores[BLURRY])
+    return gain_over(frame.psnrs[RESTORED], frame.psnrs[BLURRY])

@@ -28,6 +28,24 @@ def test_scores_beside_another_network(trained: Path, tmp_path: Path, spk) -> No
     assert Path(ran.json["report"]).is_file() and "PSNR" in ran.err
 
 
+def test_every_protocol_in_one_pass(trained: Path, tmp_path: Path, spk) -> None:
+    ran = spk(
+        "evaluate", trained, "-o", tmp_path, "--split", "val", "--protocol", "kair", "--protocol", "all"
+    )
+    assert "protocol kair" in ran.out and "PSNR_Y dB" in ran.out and "PSNR_CHANGE dB" in ran.out
+    assert "frames/s" in ran.out
+    assert "Testing " in ran.err and "Average PSNR: " in ran.err and "SSIM_Y: " in ran.err
+    made = {path.parent.name for path in tmp_path.glob("*/summary.json")}
+    assert made >= {"rgb8-all", "kair", "kair-matlab-like", "spkdeblurnet", "ssdm", "shiftnet", "rgb8-change"}
+    assert {path.parent.name for path in tmp_path.glob("*/log.txt")} == made
+    assert (tmp_path / "kair" / "report.html").is_file() and (tmp_path / "timing.json").is_file()
+
+
+def test_an_unknown_protocol_is_told_which_there_are(trained: Path, spk) -> None:
+    spk("evaluate", trained, "--protocol", "psnr").assert_fails(2, "'psnr'", "rgb8-all", "lpips-vgg")
+    spk("evaluate", trained, "--protocol", "lpips-vgg").assert_fails(2, "lpips_weights=[FILE, FILE]")
+
+
 def test_the_store_it_was_trained_on_may_be_gone(trained: Path, tmp_path: Path, spk) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     gone = trained.parent / "store"

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from model import evaluate as verb
 from model import restorer
 from model.evaluate import EvaluateConfig, evaluate
+from model.evaluation.protocols import PROTOCOLS
+from model.lpips import Lpips
 from pipeline.errors import CheckpointError, SpkError, StoreError, UsageError
 from pipeline.images import read_rgb
 from pipeline.stats import Normalization
@@ -134,6 +136,7 @@ def test_every_file_is_written_and_the_tables_agree(bench: SimpleNamespace, tmp_
     report = evaluate(Path("good"), Path("s"), tmp_path)
     folder = tmp_path / "rgb8-all"
     assert sorted(p.name for p in folder.iterdir()) == [
+        "log.txt",
         "per_frame.csv",
         "per_sequence.csv",
         "report.html",
@@ -213,7 +216,66 @@ def test_the_same_input_gives_the_same_bytes(bench: SimpleNamespace, tmp_path: P
     first, second = (
         {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.*")} for n in "ab"
     )
+    clocks = [files.pop(Path("timing.json")) for files in (first, second)]
     assert first == second
+    assert all(json.loads(text)["frames"] == 9 for text in clocks)
+
+
+def test_several_protocols_are_scored_in_one_pass(
+    bench: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = evaluate(Path("good"), Path("s"), tmp_path, EvaluateConfig(protocols=tuple(PROTOCOLS)))
+    found = report.to_json()["protocols"]
+    assert list(found) == list(PROTOCOLS)
+    assert len(bench.networks["good"].voxels_seen) == 3  # clips, once each: two of s1 and one of seq2
+    assert [r.args for r in caplog.records if "takes none" in r.message] == [("shiftnet-48",)]
+    one_off = 20 * math.log10(255)
+    for name, numbers in found.items():
+        assert (tmp_path / name / "summary.json").is_file()
+        if name == "shiftnet-48":  # no sequence is long enough
+            assert (numbers["frames"], numbers["psnr"]) == (0, None)
+        else:
+            assert numbers["frames"] == 8 and numbers["psnr"] == pytest.approx(one_off, abs=1e-4)
+    assert found["rgb8-change"]["psnr_change"] is None  # one level off in every frame: the change is perfect
+    change = {
+        r["frame"]: r for r in rows_of(tmp_path / "rgb8-change" / "per_frame.csv") if r["sequence"] == "seq2"
+    }
+    assert [row["psnr_change"] for row in change.values()] == ["", ""]  # frame 1 has no sharp one
+
+
+def test_the_log_has_a_line_a_sequence_while_it_runs_and_afterwards(
+    bench: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        evaluate(Path("good"), Path("s"), tmp_path)
+    said = [record.getMessage() for record in caplog.records if record.name == "model.evaluate"]
+    written = (tmp_path / "rgb8-all" / "log.txt").read_text().splitlines()
+    assert said == written[1:] and written[0].startswith("rgb8-all: clamped")
+    assert said[0] == "Testing s1                   ( 1/2) - PSNR: 48.13 dB; SSIM: 1.0000"
+    assert said[-1] == "Average PSNR: 48.13 dB; SSIM: 1.0000"
+
+
+def test_lpips_is_scored_with_the_weights_given(bench: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "alex.pth"
+    state = {name.replace("heads.", "lin"): value for name, value in Lpips("alex").state_dict().items()}
+    heads = {
+        f"{name}.model.1.weight": torch.ones_like(state.pop(name)) for name in list(state) if "lin" in name
+    }
+    config = EvaluateConfig(protocols=("lpips-alex",), lpips_weights=(path,))
+    torch.save(heads, path)
+    with pytest.raises(CheckpointError, match=r"lpips-alex: .*no weights of its network there"):
+        evaluate(Path("good"), Path("s"), tmp_path, config)
+    torch.save(state | heads, path)
+    report = evaluate(Path("good"), Path("s"), tmp_path, config, compare={"poor": Path("poor")})
+    values = {row["name"]: row["lpips"] for row in report.rows}
+    assert 0 < values["restored"] < values["poor"]
+
+
+def test_timing_is_told_beside_the_scores(bench: SimpleNamespace, tmp_path: Path) -> None:
+    timing = evaluate(Path("good"), Path("s"), tmp_path).to_json()["timing"]
+    assert timing == json.loads((tmp_path / "timing.json").read_text())
+    assert timing["seconds"] >= timing["seconds_networks"] + timing["seconds_scores"] > 0
+    assert timing["peak_memory_bytes"] > 0
 
 
 def test_tiles_do_not_change_the_scores(bench: SimpleNamespace, tmp_path: Path) -> None:
@@ -310,7 +372,9 @@ def test_another_scale_than_in_training_is_warned_about(
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"protocol": "kair"}, "protocol 'kair'"),
+        ({"protocols": ("nonesuch",)}, "protocols .'nonesuch'"),
+        ({"protocols": ("lpips-vgg",)}, "lpips-vgg needs weights"),
+        ({"lpips_weights": (Path("vgg.pth"),)}, "lpips_weights is set"),
         ({"pictures": 0}, "pictures 0"),
         ({"tile": 20}, "tile 20"),
         ({"tile": 32}, "overlap 32"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.metrics import gaussian_window, psnr, ssim, to_rgb8
+from model.metrics import luma, psnr, psnr_as_is, ssim, to_rgb8
 
 
 def grey(value: float, height: int = 16, width: int = 16) -> torch.Tensor:
@@ -93,13 +93,26 @@ def test_ssim_equals_the_plain_definition(size):
     assert value == ssim(torch.from_numpy(y), torch.from_numpy(x)).item()
 
 
-def test_window_is_the_published_one():
-    weights = gaussian_window()
-    assert math.fsum(weights) == pytest.approx(1, abs=1e-15)
-    assert weights[5] == pytest.approx(
-        0.26601172, abs=1e-8
-    )  # the centre of the usual 11-tap sigma 1.5 window
-    assert weights == weights[::-1]
+def test_psnr_as_is_neither_clamps_nor_rounds():
+    # Squared errors 0.04 in one channel of three: mean 0.04 / 3.
+    restored = torch.stack([torch.full((4, 4), value) for value in (1.2, 0.5, -0.1)])
+    sharp = torch.stack([torch.full((4, 4), value) for value in (1.0, 0.5, -0.1)])
+    assert psnr_as_is(restored, sharp).item() == pytest.approx(10 * math.log10(3 / 0.04), abs=1e-5)
+    assert psnr_as_is(2 * restored, 2 * sharp, peak=2).item() == pytest.approx(
+        psnr_as_is(restored, sharp).item()
+    )
+
+
+def test_luma_is_that_of_video():
+    colours = {
+        (0, 0, 0): 16,
+        (255, 255, 255): 235,
+        (255, 0, 0): 81.481,
+        (0, 255, 0): 144.553,
+        (0, 0, 255): 40.966,
+    }
+    for colour, wanted in colours.items():
+        assert luma(torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1)).item() == pytest.approx(wanted)
 
 
 def test_a_batch_is_scored_frame_by_frame():

@@ -1,13 +1,17 @@
 """Frames of a sequence, restored by several networks side by side and scored."""
 
+import math
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from model.evaluation.judge import Entrant, judge_sequence
+from model.evaluation.protocols import PROTOCOLS
 from model.metrics import psnr, ssim
 from model.tiling import Tiling
 
@@ -33,11 +37,34 @@ def invert(blurry: Tensor, counts: Tensor | None) -> Tensor:
     return 1 - blurry / 255
 
 
-def judged(sequence: SimpleNamespace, restorer: Callable[..., Tensor] = invert) -> list:
+def long_recording(num_frames: int) -> SimpleNamespace:
+    """Sharp frames all the way, the same in pairs."""
+    sequence = recording()
+    made = {name: np.repeat(getattr(sequence, name), num_frames // 2, axis=0) for name in ("blurry", "sharp")}
+    exposure = 40 * np.arange(num_frames)[:, None] + [0, 32]
+    counts = np.repeat(sequence.voxels("k8"), num_frames // 2, axis=0)
+    return SimpleNamespace(
+        name="seq",
+        frames=tuple(f"{i:03d}" for i in range(num_frames)),
+        **made,
+        exposure=exposure,
+        sharp_index=exposure[:, 0] + 16,
+        has_sharp=np.ones(num_frames, dtype=bool),
+        runs=((0, num_frames),),
+        voxels=lambda name: counts,
+    )
+
+
+def judged(
+    sequence: SimpleNamespace,
+    restorer: Callable[..., Tensor] = invert,
+    protocols: tuple[str, ...] = ("rgb8-all",),
+) -> list:
     restore = SimpleNamespace(restorer=restorer, voxels=None, tiling=Tiling())
     assert {"restorer", "voxels", "tiling"} == set(Entrant.__slots__)
     entrants = {"restored": restore, "other": restore}
-    return list(judge_sequence(sequence, entrants, "k8", 2, torch.device("cpu")))
+    chosen = [PROTOCOLS[name] for name in protocols]
+    return list(judge_sequence(sequence, entrants, "k8", 2, torch.device("cpu"), chosen))
 
 
 def test_every_method_is_pictured_and_scored_against_the_sharp_frame():
@@ -87,3 +114,38 @@ def test_the_spikes_are_shown_at_the_size_of_the_frames():
     preview = judged(recording())[0].images["spikes"]
     assert preview.shape == (3, 16, 24) and preview.dtype == torch.uint8
     assert torch.equal(preview[:, ::2, ::2], preview[:, 1::2, 1::2])
+
+
+def test_change_is_told_of_every_frame_but_the_first_of_a_run():
+    sequence = long_recording(6)
+    sequence.runs = ((0, 2), (2, 6))
+    sequence.has_sharp[4] = False
+    found = {
+        frame.index: [score.values["psnr_change"] for score in frame.scores]
+        for frame in judged(sequence, protocols=("rgb8-change",))
+    }
+    undefined = {index for index, values in found.items() if all(map(math.isnan, values))}
+    assert undefined == {0, 2, 4, 5}  # 2 begins a run, 4 has no sharp frame, and 5 follows it
+    restored, blurry = sequence.blurry[3].astype(int), sequence.blurry[2].astype(int)
+    error = (restored - blurry) + (sequence.sharp[3].astype(int) - sequence.sharp[2])  # inverted
+    assert found[3][1] == pytest.approx(10 * math.log10(255**2 / np.mean(error**2)), rel=1e-12)
+
+
+def test_a_protocol_scores_only_the_frames_it_takes():
+    frames = judged(long_recording(54), protocols=("rgb8-all", "shiftnet-48"))
+    scored = {frame.index for frame in frames if any(s.protocol == "shiftnet-48" for s in frame.scores)}
+    assert scored == set(range(2, 50))
+    assert all(any(s.protocol == "rgb8-all" for s in frame.scores) for frame in frames)
+
+
+def test_frames_are_let_go_as_soon_as_they_are_scored():
+    restore = SimpleNamespace(restorer=invert, voxels=None, tiling=Tiling(num_frames=4, overlap_frames=2))
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+    for frame in judge_sequence(
+        long_recording(40), {"restored": restore}, "k8", 2, torch.device("cpu"), tuple(PROTOCOLS.values())
+    ):
+        alive.append(weakref.ref(frame.images["restored"]))
+        del frame
+        most = max(most, sum(kept() is not None for kept in alive))
+    assert most <= 2  # one more is kept, to compare the next with

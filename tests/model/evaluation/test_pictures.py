@@ -17,7 +17,13 @@ from model.evaluation.scores import FrameScore
 def frame(sequence: str, index: int, psnr: float | None) -> JudgedFrame:
     names = ("blurry", "restored", "spikes") + (() if psnr is None else ("sharp",))
     images = {name: torch.full((3, 16, 20), 10 * i, dtype=torch.uint8) for i, name in enumerate(names)}
-    scores = () if psnr is None else (FrameScore(sequence, f"{index:06d}", index, "restored", psnr, 0.5),)
+    scores = (
+        ()
+        if psnr is None
+        else (
+            FrameScore(sequence, f"{index:06d}", index, "restored", "rgb8-all", {"psnr": psnr, "ssim": 0.5}),
+        )
+    )
     return JudgedFrame(sequence=sequence, frame=f"{index:06d}", index=index, images=images, scores=scores)
 
 

@@ -8,11 +8,17 @@ import torch
 
 from model.evaluation.judge import JudgedFrame
 from model.evaluation.pictures import Album
+from model.evaluation.protocols import PROTOCOLS
 from model.evaluation.results import Results
 from model.evaluation.scores import FrameScore
 
 HOSTILE = "<script>alert('x')</script>&\"$title"
+RGB8 = PROTOCOLS["rgb8-all"]
 METHODS = ("restored", HOSTILE, "spike_only", "blurry")
+
+
+def frame_score(sequence: str, index: int, method: str, psnr: float, ssim: float) -> FrameScore:
+    return FrameScore(sequence, f"{index:06d}", index, method, RGB8.name, {"psnr": psnr, "ssim": ssim})
 
 
 def make(
@@ -23,7 +29,7 @@ def make(
     for name in sequences:
         for i in range(frames):
             mine = [
-                FrameScore(name, f"{i:06d}", i, m, (psnr or 0) + (3 if m == "restored" else 0) + i, 0.8)
+                frame_score(name, i, m, (psnr or 0) + (3 if m == "restored" else 0) + i, 0.8)
                 for m in (METHODS if psnr is not None else ())
             ]
             scores += mine
@@ -49,6 +55,7 @@ def make(
     }
     results = Results(
         split="test",
+        protocols=(RGB8,),
         methods=METHODS,
         frames=dict.fromkeys(sequences, frames),
         scores=tuple(scores),
@@ -61,13 +68,15 @@ def scored(psnr: dict[str, dict[str, list[float]]], ssim: float = 0.5) -> Result
     """Results with these PSNRs, by sequence and method."""
     methods = tuple(next(iter(psnr.values())))
     scores = [
-        FrameScore(sequence, f"{i:06d}", i, method, value, ssim)
+        frame_score(sequence, i, method, value, ssim)
         for sequence, by_method in psnr.items()
         for method, values in by_method.items()
         for i, value in enumerate(values)
     ]
     frames = {sequence: len(by_method[methods[0]]) for sequence, by_method in psnr.items()}
-    return Results(split="test", methods=methods, frames=frames, scores=tuple(scores), provenance={})
+    return Results(
+        split="test", protocols=(RGB8,), methods=methods, frames=frames, scores=tuple(scores), provenance={}
+    )
 
 
 class Elements(html.parser.HTMLParser):
