@@ -1,8 +1,9 @@
 """What the test of the pages' commands does other than a reader would: what is not run, and what is made smaller.
 
 Commands run word for word, in a folder that holds what the pages name in capitals (`world.py`). Two things are added:
-settings that make a command small, behind its own words and only where it does not set them itself; and with
-`--parts i/N` all N parts are built, as the page says that N jobs do.
+settings that make a command small, behind its own words and only where it does not set them itself (spikes of 24x32
+for GoPro-spike, which is that small here); and with `--parts i/N` all N parts are built, as the page says that N jobs
+do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,6 @@ PENDING: dict[str, str] = {
     "spk export": "another branch",
     "--ablate": "another branch",
     "--thresholds": "another branch",
-    "--protocol": "another branch, for more than rgb8-all",
     "--fail-if-worse": "another branch",
 }
 """Commands and options that the pages describe and the program does not have yet. To be empty: `PENDING = {}`."""

@@ -10,6 +10,8 @@ import typer
 import yaml
 
 from cli.main import app
+from model.evaluation.perceptual import LPIPS
+from model.evaluation.protocols import PROTOCOLS
 from pipeline.config import build
 from pipeline.manifest import Manifest
 from tests.docs.pages import PAGES, REPOSITORY, all_commands, anchors, blocks, links, name_of, spans
@@ -136,6 +138,11 @@ def keys_of(values: dict) -> list[str]:
 )
 def test_every_manifest_is_in_the_page_of_formats(path: Path):
     assert path.stem in spans(REPOSITORY / "docs" / "formats.md")
+
+
+def test_every_protocol_is_in_the_page_of_protocols():
+    named = set(spans(REPOSITORY / "docs" / "protocols.md"))
+    assert not {*PROTOCOLS, *LPIPS} - named
 
 
 def test_blocks_are_of_a_known_kind():

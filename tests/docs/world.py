@@ -81,7 +81,7 @@ def make_raw(_: Catalogue, path: Path) -> None:
 
 
 def make_rig(_: Catalogue, path: Path) -> None:
-    """Two recordings of an RGB camera beside a spike camera of half its size at 20 kHz; one is of a video."""
+    """Two recordings of an RGB camera beside a spike camera of half its size at 20 kHz."""
     raw = path.with_name(".raw-of-rig")
     _simulate(
         raw, "train=0", "val=0", "test=2", "height=96", "width=96", *RIG, "rig.rate_hz=20000", "rig.scale=2"
