@@ -28,7 +28,7 @@ def align(
     sweep: Annotated[int, typer.Option(min=2, help="Spike frames to sweep, either way.")] = 12,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="PNG of the error curves; <store>-alignment.png here without."),
+        typer.Option("--out", "-o", help="PNG of the error curves; STORE-alignment.png here without."),
     ] = None,
     workers: Workers = 2,
     json: Json = False,

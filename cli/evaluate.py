@@ -31,7 +31,7 @@ def evaluate(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write; <run>/eval by default.")
+        Path | None, typer.Option("--out", "-o", help="Where to write; RUN/eval by default.")
     ] = None,
     compare: Annotated[
         list[str] | None, typer.Option(help="NAME=CHECKPOINT: score another network beside it.")

@@ -38,7 +38,7 @@ def train(
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: store=STORE optim.lr=1.0e-4 …"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run folder; runs/<config> by default.")
+        Path | None, typer.Option("--out", "-o", help="Run folder; runs/CONFIG by default.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     workers: Annotated[

@@ -50,5 +50,14 @@ def voxelize(
             part=part,
             progress=progress,
         )
-    next_step = f"spk train tiny {quote(f'store={shown(store)}')}"
+    next_step = "" if dry_run or part else _next_step(store)
     report_stage(output, report, "voxel grids", next_step, dry_run=dry_run, parts=parts)
+
+
+def _next_step(store: Path) -> str:
+    """Training, where there is something to train on."""
+    from pipeline.store import open_store
+
+    if open_store(store).splits.get("train"):
+        return f"spk train tiny {quote(f'store={shown(store)}')}"
+    return f"spk evaluate RUN {quote(shown(store))}"

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 
 import cli.main
 from pipeline.errors import StoreError, UsageError
@@ -146,3 +148,10 @@ def wait_for(path: Path, seconds: float = 60) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
+
+
+def test_no_help_loses_a_word_to_the_markup() -> None:
+    """Help is markdown, in which `<run>` is a tag that is not shown."""
+    commands = typer.main.get_command(cli.main.app).commands.values()
+    texts = [str(text) for one in commands for text in (one.help, *(param.help for param in one.params))]
+    assert not [text for text in texts if re.search(r"<[A-Za-z]", text)]

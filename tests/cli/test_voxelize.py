@@ -35,3 +35,11 @@ def test_virtual_grids_take_no_bytes_and_are_used_like_others(own_store: Path, s
 
 def test_says_how_to_go_on(own_store: Path, spk) -> None:
     assert f"next: spk train tiny store={own_store}" in spk("voxelize", own_store, "--bins", 2).out
+
+
+def test_a_store_without_a_train_split_is_for_evaluation(
+    tmp_path: Path, small_scenes: list[str], spk
+) -> None:
+    assert spk("simulate", "scenes", "-o", "raw", *small_scenes, "train=0", "val=0").code == 0
+    assert spk("ingest", "raw", "-o", "store", "-m", "simulated").code == 0
+    assert "next: spk evaluate RUN store" in spk("voxelize", "store", "--bins", 2).out

@@ -1,4 +1,4 @@
-"""The page about the store: what it shows works, and what it says of commands is so."""
+"""The ```python blocks of the pages run, and what the page about the store shows is so."""
 
 import re
 from pathlib import Path
@@ -6,45 +6,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import from_overrides
-from pipeline.ingest import ingest
-from pipeline.manifest import read_manifest
-from pipeline.simulate import simulate_scenes
-from pipeline.simulation.scenes import SceneConfig
 from pipeline.store import open_store
-from pipeline.voxelize import voxelize
+from tests.docs.pages import PAGES, REPOSITORY, blocks
+from tests.docs.world import MAKERS, World
 
-PAGE = (Path(__file__).parents[1] / "docs" / "store.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+STORE_PAGE = REPOSITORY / "docs" / "store.md"
+SNIPPETS = [block for page in PAGES for block in blocks(page, "python")]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, small_scenes):
-    """A folder with the store that the page speaks of, under the names that it uses."""
-    place = tmp_path_factory.mktemp("docs")
-    simulate_scenes(place / "raw", from_overrides(SceneConfig, small_scenes), seed=0)
-    ingest(place / "raw", place / "STORE", read_manifest("simulated", []))
-    voxelize(place / "STORE")
-    return place
+def folder(tmp_path_factory, catalogue) -> Path:
+    """A folder with what the snippets speak of, under the names that they use."""
+    world = World(tmp_path_factory.mktemp("snippets"), STORE_PAGE, catalogue)
+    world.provide(
+        ["python", *(name for name in MAKERS if any(f'"{name}' in block.text for block in SNIPPETS))]
+    )
+    return world.folder
 
 
-def run(code, folder, monkeypatch):
+def run(block, folder, monkeypatch):
     """The names that a snippet leaves behind."""
-    for module in re.findall(r"^import (\w+)", code, re.MULTILINE):
+    for module in re.findall(r"^import (\w+)", block.text, re.MULTILINE):
         pytest.importorskip(module, reason=f"{module} is not installed")
     monkeypatch.chdir(folder)
     names: dict[str, object] = {}
-    exec(compile(code, "docs/store.md", "exec"), names)  # the point of it
+    exec(compile(block.text, str(block), "exec"), names)  # the point of it
     return names
 
 
 def snippet(word):
-    (found,) = [code for code in SNIPPETS if word in code]
+    (found,) = [block for block in blocks(STORE_PAGE, "python") if word in block.text]
     return found
 
 
-def test_there_are_no_snippets_without_a_test():
-    assert len(SNIPPETS) == 4
+@pytest.mark.parametrize("block", [block for block in SNIPPETS if block.page != STORE_PAGE], ids=str)
+def test_snippets_run(block, folder, monkeypatch):
+    run(block, folder, monkeypatch)
+
+
+def test_there_are_no_snippets_about_the_store_without_a_test():
+    assert len(blocks(STORE_PAGE, "python")) == 4
 
 
 def test_zarr_python_reads_as_the_page_says(folder, monkeypatch):
@@ -53,7 +54,7 @@ def test_zarr_python_reads_as_the_page_says(folder, monkeypatch):
     np.testing.assert_array_equal(
         counts.sum(axis=0), spikes.sum(axis=0)
     )  # every spike of the exposure is in a bin
-    assert counts.shape == (32, 48, 48) and len(spikes) == 16
+    assert counts.shape == (32, 64, 64) and len(spikes) == 32
     table = open_store(folder / "STORE").normalization("k32").table()
     np.testing.assert_allclose(normalized, table[counts], rtol=1e-6)
 
@@ -78,7 +79,6 @@ def test_our_own_reader_reads_as_the_page_says(folder, monkeypatch):
 
 
 def test_the_page_names_what_is_in_a_store(folder):
-    figure = PAGE.split("```text\n", 1)[1].split("```", 1)[0]
+    figure = blocks(STORE_PAGE, "text")[0].text
     nodes = {file.parent.name for file in (folder / "STORE/train/train_0000").rglob("zarr.json")}
     assert not [name for name in nodes - {"voxels"} if name not in figure]
-    assert not [line for line in PAGE.splitlines() if len(line) > 120 and not line.startswith("|")]
