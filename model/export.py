@@ -162,6 +162,7 @@ def _shape(restorer: Restorer, config: ExportConfig) -> ClipShape:
         width=width,
         num_bins=restorer.info.num_bins if restorer.takes_spikes else None,
         scale=restorer.info.scale,
+        takes_instants=restorer.takes_instants,
     )
 
 

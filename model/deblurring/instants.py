@@ -60,7 +60,7 @@ def at_instant(restorer: Restorer, instant: float | None) -> Restore:
     told: Callable[..., Tensor] = restorer
 
     def restore(blurry: Tensor, counts: Tensor | None) -> Tensor:
-        instants = torch.full(blurry.shape[:2], instant, device=blurry.device)  # (B, T)
+        instants = torch.full(blurry.shape[:2], instant)  # (B, T), on the CPU, where it is looked at
         return told(blurry, counts, instants=instants)
 
     return restore

@@ -11,6 +11,7 @@ from torch import Tensor
 from model.exporting.formats import Run
 from model.exporting.standalone import ClipShape
 from model.restorer import Restorer
+from pipeline.clips import sharp_instants
 from pipeline.errors import ParityError
 from pipeline.store import Sequence, Store
 
@@ -21,17 +22,22 @@ ROUNDS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """Stored bytes: blurry uint8 (1, T, 3, H, W), and counts (1, T, K, h, w) or None."""
+    """Stored bytes: blurry uint8 (1, T, 3, H, W), and counts (1, T, K, h, w) or None; instants (1, T) or None."""
 
     name: str
     blurry: Tensor
     counts: Tensor | None
+    instants: Tensor | None = None
 
     @property
     def inputs(self) -> dict[str, Tensor]:
         """What an exported program takes of it, by name."""
         given = {"blurry": self.blurry.float() / 255}
-        return given if self.counts is None else given | {"voxels": self.counts.float()}
+        if self.counts is not None:
+            given["voxels"] = self.counts.float()
+        if self.instants is not None:
+            given["instants"] = self.instants
+        return given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +69,8 @@ def random_clip(shape: ClipShape, seed: int = 0) -> Clip:
     counts = None
     if shape.voxels is not None:
         counts = torch.randint(0, 8, shape.voxels, dtype=torch.uint8, generator=generator)
-    return Clip(name="random", blurry=blurry, counts=counts)
+    instants = torch.rand(shape.blurry[:2], generator=generator) if shape.takes_instants else None
+    return Clip(name="random", blurry=blurry, counts=counts, instants=instants)
 
 
 def real_clip(store: Store, voxels: str | None, shape: ClipShape) -> Clip | None:
@@ -103,7 +110,8 @@ def _cut(sequence: Sequence, voxels: str | None, shape: ClipShape) -> Clip | Non
         if grids.shape[1] != shape.num_bins:
             return None
         counts = torch.tensor(grids[frames, :, rows, columns])[None]
-    return Clip(name=sequence.key, blurry=blurry, counts=counts)
+    instants = torch.from_numpy(sharp_instants(sequence))[None, frames] if shape.takes_instants else None
+    return Clip(name=sequence.key, blurry=blurry, counts=counts, instants=instants)
 
 
 def agree(restorer: Restorer, program: Run, clips: Iterable[Clip], tolerance: float) -> tuple[Agreement, ...]:
@@ -139,7 +147,7 @@ def time_both(restorer: Restorer, program: Run, clip: Clip, rounds: int = ROUNDS
 
 def _restore(restorer: Restorer, clip: Clip) -> Tensor:
     with torch.inference_mode():
-        return restorer(clip.blurry, clip.counts).clamp(0, 1)
+        return restorer(clip.blurry, clip.counts, clip.instants).clamp(0, 1)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -11,7 +11,7 @@ from model.restorer import Restorer
 from pipeline.errors import UsageError
 from pipeline.stats import Normalization
 
-INPUTS = ("blurry", "voxels")
+INPUTS = ("blurry", "voxels", "instants")
 OUTPUT = "restored"
 
 
@@ -22,6 +22,7 @@ class ClipShape:
     Attributes:
         num_bins: None for a network that takes no spikes.
         scale: RGB pixels per spike pixel, along a side.
+        takes_instants: whether the network is told which instant of each exposure to restore.
 
     Raises:
         UsageError: the frames are not a whole number of spike pixels.
@@ -32,6 +33,7 @@ class ClipShape:
     width: int
     num_bins: int | None
     scale: int
+    takes_instants: bool = False
 
     def __post_init__(self) -> None:
         if self.height % self.scale or self.width % self.scale:
@@ -56,7 +58,12 @@ class ClipShape:
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
         """Shapes by name."""
-        return {"blurry": self.blurry} | ({} if self.voxels is None else {"voxels": self.voxels})
+        shapes = {"blurry": self.blurry}
+        if self.voxels is not None:
+            shapes["voxels"] = self.voxels
+        if self.takes_instants:
+            shapes["instants"] = self.blurry[:2]
+        return shapes
 
 
 class Standalone(nn.Module):
@@ -72,17 +79,19 @@ class Standalone(nn.Module):
         self.network = network
         self.normalization = normalization
 
-    def forward(self, blurry: Tensor, voxels: Tensor | None = None) -> Tensor:
+    def forward(self, blurry: Tensor, voxels: Tensor | None = None, instants: Tensor | None = None) -> Tensor:
         """Restore frames, float32 (1, T, 3, H, W) in [0, 1].
 
         Args:
             blurry: float32 (1, T, 3, H, W), RGB in [0, 1].
             voxels: float32 (1, T, K, h, w), spike counts as they are; None for a network that takes none.
+            instants: float32 (1, T), what to restore of each exposure, from 0 to 1; None for a network that takes none.
         """
         if voxels is not None and self.normalization is not None:
             counts = torch.log1p(voxels) if self.normalization.transform == "log1p" else voxels
             voxels = (counts - self.normalization.mean) / self.normalization.std
-        return self.network(blurry, voxels).clamp(0, 1)
+        told = () if instants is None else (instants,)
+        return self.network(blurry, voxels, *told).clamp(0, 1)
 
 
 def standalone(restorer: Restorer) -> Standalone:
@@ -100,6 +109,7 @@ def description(restorer: Restorer, shape: ClipShape, version: str) -> dict[str,
     meanings: Mapping[str, str] = {
         "blurry": "RGB frames in order of time, 0 black and 1 white",
         "voxels": "spikes counted in each of K equal parts of a frame's exposure, rows upright; normalized inside",
+        "instants": "which instant of each exposure to restore, from 0, its beginning, to 1, its end",
     }
     return {
         "made_by": f"spk {version}, torch {torch.__version__}",

@@ -18,16 +18,6 @@ NOT_RUN = {
 }
 """Beginnings of commands, with the reason why this test does not run them."""
 
-PENDING: dict[str, str] = {
-    "spk deblur": "another branch",
-    "spk compare": "another branch",
-    "spk export": "another branch",
-    "--ablate": "another branch",
-    "--thresholds": "another branch",
-    "--fail-if-worse": "another branch",
-}
-"""Commands and options that the pages describe and the program does not have yet. To be empty: `PENDING = {}`."""
-
 SLOW = {
     "spk plan": "tries steps in processes of their own; tests/cli/test_plan.py runs it small",
     "--check-resume": "five trainings in processes of their own",
@@ -35,6 +25,7 @@ SLOW = {
     "spk inspect base": "counts a network of full size",
     "spk train base store=STORE network.memory_gb": "measures what a network keeps for backward",
     "spk simulate scenes -o RAW_THRESHOLDS": "films everything three times; tests/cli/test_simulate.py does it small",
+    "spk export": "traces a whole network, minutes; tests/cli/test_export.py does so with the smallest",
     "--profile": "the profiler of a network of full depth",
 }
 """Beginnings and options of commands that run only with `pytest -m slow`."""

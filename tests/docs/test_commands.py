@@ -8,7 +8,7 @@ import typer
 
 from cli.main import app
 from tests.docs.pages import PAGES, Command, all_commands, blocks, commands, name_of
-from tests.docs.rules import EXIT_CODES, NOT_RUN, PENDING, SLOW, expected, matches, parts, small
+from tests.docs.rules import EXIT_CODES, NOT_RUN, SLOW, expected, matches, parts, small
 from tests.docs.world import Catalogue, World
 
 TOOLS = {"cp", "mkdir"}
@@ -25,7 +25,7 @@ def of_page(page: Path) -> list[Command]:
 def test_the_commands_of_a_page_run(page, slow, spk, tmp_path, catalogue: Catalogue, request):
     world = World(tmp_path, page, catalogue)
     for command in of_page(page):
-        if matches(command.words, NOT_RUN | PENDING) or not world.provide(command.words):
+        if matches(command.words, NOT_RUN) or not world.provide(command.words):
             continue
         for words in parts(small(command.words)):
             if matches(words, SLOW) and not slow:
@@ -58,11 +58,4 @@ def test_what_is_listed_is_in_the_pages(table):
 def test_every_command_of_the_program_is_in_the_pages():
     shown = {one.words[1] for one in all_commands() if one.words[0] == "spk" and len(one.words) > 1}
     there = set(typer.main.get_command(app).commands)
-    assert not there - shown
-    pending = {entry.removeprefix("spk ") for entry in PENDING if entry.startswith("spk ")}
-    assert not shown - there - pending
-
-
-def test_nothing_is_pending_that_is_there():
-    there = set(typer.main.get_command(app).commands)
-    assert not [entry for entry in PENDING if entry.removeprefix("spk ") in there], "take it out of PENDING"
+    assert shown == there

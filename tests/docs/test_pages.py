@@ -15,7 +15,6 @@ from model.evaluation.protocols import PROTOCOLS
 from pipeline.config import build
 from pipeline.manifest import Manifest
 from tests.docs.pages import PAGES, REPOSITORY, all_commands, anchors, blocks, links, name_of, spans
-from tests.docs.rules import PENDING
 from tests.docs.settings import is_key, is_setting
 
 COMMANDS = typer.main.get_command(app).commands
@@ -52,19 +51,17 @@ def commands_and_spans() -> list[tuple[str, list[str]]]:
 def test_every_option_is_there():
     unknown = []
     for where, words in commands_and_spans():
-        known = set.union(*OPTIONS.values()) | OF_OTHERS | PENDING.keys()
+        known = set.union(*OPTIONS.values()) | OF_OTHERS
         if words[0] == "spk" and words[1:2] and words[1] in OPTIONS:
-            known = OPTIONS[words[1]] | PENDING.keys()
+            known = OPTIONS[words[1]]
         options = [found[0] for word in words if (found := re.match(r"--[a-z][a-z-]*", word))]
-        if " ".join(words[:2]) not in PENDING:
-            unknown += [where for option in options if option not in known]
+        unknown += [where for option in options if option not in known]
     assert not unknown
 
 
 def test_every_command_in_the_prose_is_there():
-    pending = {entry.removeprefix("spk ") for entry in PENDING}
     named = {words[1] for _, words in commands_and_spans() if words[:1] == ["spk"] and len(words) > 1}
-    assert not {name for name in named if re.fullmatch(r"[a-z]+", name)} - COMMANDS.keys() - pending
+    assert not {name for name in named if re.fullmatch(r"[a-z]+", name)} - COMMANDS.keys()
 
 
 def test_every_setting_is_there():

@@ -10,7 +10,7 @@ from tests.docs.rules import small
 
 ONLY_HERE = {"PAIR": REPOSITORY.parent / "shared" / "data" / "gopro_spike_pair"}
 """Real recordings, which are not part of the repository."""
-SCENES = ("train=2", "val=1", "test=1", "height=64", "width=64")
+SCENES = ("train=2", "val=1", "test=3", "height=64", "width=64")
 RIG = ("rig.num_frames=5", "rig.exposure_frames=32", "rig.gap_frames=16")
 MICROSECOND = 1000
 """In nanoseconds, which is what simulated logs are in."""
@@ -122,6 +122,13 @@ def make_rgb_run(catalogue: Catalogue, path: Path) -> None:
     train(_small_config(catalogue, "tiny", "network.fusion=none"), path)
 
 
+def make_instants_run(catalogue: Catalogue, path: Path) -> None:
+    """One that is told which instant of an exposure to restore."""
+    from model.train import train
+
+    train(_small_config(catalogue, "tiny", "network.instants=true"), path)
+
+
 def make_checkpoint(catalogue: Catalogue, path: Path) -> None:
     shutil.copy(catalogue["RUN"] / "checkpoints" / "best.safetensors", path)
 
@@ -227,6 +234,7 @@ MAKERS: dict[str, Callable[[Catalogue, Path], None]] = {
     "STORE": make_store,
     "RUN": make_run,
     "RGB_RUN": make_rgb_run,
+    "INSTANTS_RUN": make_instants_run,
     "CKPT": make_checkpoint,
     "published.pth": make_published,
     "006_VRT_videodeblurring_GoPro.pth": make_published,

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.exporting.parity import random_clip
+from model.exporting.parity import agree, random_clip
 from model.exporting.standalone import ClipShape, description, standalone
 from model.normalize import VoxelNormalizer
 from pipeline.errors import UsageError
@@ -16,6 +16,21 @@ def test_shapes_of_what_goes_in() -> None:
     assert SHAPE.inputs == {"blurry": (1, 2, 3, 8, 12), "voxels": (1, 2, 4, 4, 6)}
     without = ClipShape(frames=2, height=8, width=12, num_bins=None, scale=2)
     assert without.inputs == {"blurry": (1, 2, 3, 8, 12)}
+
+
+def test_a_network_that_is_told_instants_takes_them_too(restorer) -> None:
+    class Told(torch.nn.Module):
+        def forward(self, blurry, voxels, instants):
+            return blurry * instants[..., None, None, None]
+
+    shape = replace(SHAPE, takes_instants=True)
+    assert shape.inputs["instants"] == (1, 2)
+    made = restorer(Told(), config={"network": {"instants": True}, "clip": {"num_frames": 2}})
+    clip = random_clip(shape)
+    (agreement,) = agree(made, lambda inputs: standalone(made)(**inputs), [clip], 1e-6)
+    assert agreement.clip == "random" and clip.instants.unique().numel() == 2
+    about = description(made, shape, "0.1")["inputs"]["instants"]
+    assert about["shape"] == [1, 2] and "from 0" in about["meaning"]
 
 
 def test_refuses_parts_of_spike_pixels() -> None:
