@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from model.checkpoint import CheckpointInfo, find_checkpoint, read_info, versions
+from model.checkpoint import CheckpointInfo, versions
 from model.deblurring.frames import Panels, restored_frames
 from model.deblurring.instants import MIDDLE, at_instant, instants_of, suffix_of
 from model.deblurring.outputs import SIDE_BY_SIDE, FrameFolder, Output, VideoFile, side_by_side_of
@@ -21,7 +21,7 @@ from model.deblurring.room import fit_tiling
 from model.parallel import ParallelConfig, parallel
 from model.planning.device import free_bytes
 from model.repeatable import inference
-from model.restorer import Restorer, load_restorer
+from model.restorer import Restorer, find_info, load_restorer
 from model.tiling import Tiling, is_out_of_memory
 from pipeline.config import build, to_plain
 from pipeline.errors import SpkError, UsageError
@@ -149,7 +149,7 @@ def deblur(
         SpkError: out of memory, even with the smallest tiles.
     """
     started, config, encoding = time.monotonic(), config or DeblurConfig(), encoding_of(out)
-    info = read_info(find_checkpoint(checkpoint))
+    info = find_info(checkpoint)
     instants = instants_of(info, at)
     recording = open_own_recording(files, quarantine=quarantine)
     identity = _identity(info, files, recording, config, at, side_by_side=side_by_side)
