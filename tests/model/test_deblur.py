@@ -115,7 +115,7 @@ def test_one_output_for_every_instant(checkpoint, own, tmp_path, monkeypatch):
 
     info = verb.find_info(checkpoint)
     info.config["network"]["instants"] = True
-    monkeypatch.setattr(verb, "read_info", lambda path: info)
+    monkeypatch.setattr(verb, "find_info", lambda path: info)
     monkeypatch.setattr(verb, "load_restorer", lambda path, place: Later(place, info))
     report = deblur(checkpoint, own, tmp_path / "out", at=(0.2, 0.6))
     names = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
