@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run folder, a checkpoint, or published VRT weights (.pth).")
+    ],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -34,7 +36,8 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Where to write; RUN/eval by default.")
     ] = None,
     compare: Annotated[
-        list[str] | None, typer.Option(help="NAME=CHECKPOINT: score another network beside it.")
+        list[str] | None,
+        typer.Option(help="NAME=CHECKPOINT: score another network beside it, as vrt=006_….pth."),
     ] = None,
     ablate: Annotated[
         list[str] | None,
