@@ -29,6 +29,7 @@ TEST_FRAMES: Mapping[str, int] = {
     "007_VRT_videodeblurring_REDS": 12,
 }
 """Frames of the clips that published networks were tested on, by the name of their file: the three are of one shape."""
+_TABLE = "relative_position_bias_table"
 _FIX = (
     "a checkpoint of spk is a .safetensors; others restore as they are if they are of VRT's network for deblurring, "
     "as the published 005, 006 and 007 are"
@@ -114,57 +115,48 @@ class _Sizes:
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.weights = weights
-        groups = itertools.takewhile(
-            lambda name: f"{name}.linear.weight" in weights, (f"stage8.{i}" for i in itertools.count(1))
-        )
-        stages = [f"stage{i}" for i in range(1, 8)]
-        self.linears = [*(f"{name}.linear2" for name in stages), *(f"{name}.linear" for name in groups)]
-        self.groups = [
-            name.replace("linear2", "residual_group2").replace("linear", "residual_group")
-            for name in self.linears
-        ]
+        numbered = (f"stage8.{number}" for number in itertools.count(1))
+        groups = itertools.takewhile(lambda group: f"{group}.linear.weight" in weights, numbered)
+        parts = [(f"stage{number}", "2") for number in range(1, 8)] + [(group, "") for group in groups]
+        self.parts = [part for part, _ in parts]
+        self.linears = [f"{part}.linear{second}.weight" for part, second in parts]
+        self.attentions = [f"{part}.residual_group{second}.blocks.0.attn" for part, second in parts]
 
     def config(self) -> NetworkConfig:
-        channels = self._shape("stage1.linear2.weight")[0]
-        neighbours, rest = divmod(
-            self._shape("stage1.pa_deform.conv_offset.0.weight")[1] - channels, channels + 2
-        )
+        channels = self._shape(self.linears[0])[0]
+        guide = "stage1.pa_deform.conv_offset.0.weight"
+        neighbours, rest = divmod(self._shape(guide)[1] - channels, channels + 2)
         if rest:
-            raise ValueError(f"stage1.pa_deform.conv_offset.0 aligns no whole number of frames of {channels}")
-        windows = [self._window(f"{group}.blocks.0.attn") for group in self.groups]
+            raise ValueError(f"{guide} aligns no whole number of frames of {channels} channels")
+        windows = [self._window(attention) for attention in self.attentions]
         return NetworkConfig(
             fusion="none",
-            embed_dims=tuple(self._shape(f"{name}.weight")[0] for name in self.linears),
-            depths=tuple(self._depth(group) for group in self.groups),
-            num_heads=tuple(
-                self._shape(f"{group}.blocks.0.attn.relative_position_bias_table")[1] for group in self.groups
-            ),
+            embed_dims=tuple(self._shape(linear)[0] for linear in self.linears),
+            depths=tuple(self._depth(part) for part in self.parts),
+            num_heads=tuple(self._shape(f"{attention}.{_TABLE}")[1] for attention in self.attentions),
             window=windows[0],
-            indep_reconsts=tuple(i for i, window in enumerate(windows) if window != windows[0]),
+            indep_reconsts=tuple(entry for entry, window in enumerate(windows) if window != windows[0]),
             pa_frames=2 * neighbours,
             deformable_groups=self._shape("stage1.pa_deform.conv_offset.6.weight")[0] // 27,
             flow="spynet" if any(name.startswith("spynet.") for name in self.weights) else "none",
         )
 
-    def _depth(self, group: str) -> int:
-        """Attention blocks of a stage, in both of its groups, or of a group of stage 8."""
-        both = (group, group.replace("residual_group2", "residual_group1"))
-        blocks = (f"{name}.blocks." for name in dict.fromkeys(both))
-        return sum(
-            len({name.split(".blocks.")[1].split(".")[0] for name in self.weights if name.startswith(begin)})
-            for begin in blocks
-        )
+    def _depth(self, part: str) -> int:
+        """Attention blocks, each of which has one table."""
+        return sum(name.startswith(f"{part}.") and name.endswith(f".{_TABLE}") for name in self.weights)
 
     def _window(self, attention: str) -> Size3:
         """The window whose pairs of tokens have the relative positions that the index table lists."""
-        index = self.weights[f"{attention}.relative_position_index"]
-        positions, tokens = self._shape(f"{attention}.relative_position_bias_table")[0], len(index)
-        for depth, rows in itertools.product(range(1, tokens + 1), repeat=2):
+        name = f"{attention}.relative_position_index"
+        index, positions = self.weights[name], self._shape(f"{attention}.{_TABLE}")[0]
+        tokens = self._shape(name)[0]
+        sides = [side for side in range(1, tokens + 1) if tokens % side == 0]
+        for depth, rows in itertools.product(sides, repeat=2):
             window = depth, rows, tokens // (depth * rows)
             fits = math.prod(window) == tokens and math.prod(2 * side - 1 for side in window) == positions
-            if fits and torch.equal(relative_position_index(window), index):
+            if fits and torch.equal(relative_position_index(window), index.long()):
                 return window
-        raise ValueError(f"{attention}.relative_position_index is of no window of {tokens} tokens")
+        raise ValueError(f"{name} is of no window of {tokens} tokens")
 
     def _shape(self, name: str) -> torch.Size:
         return self.weights[name].shape
