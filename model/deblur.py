@@ -22,7 +22,8 @@ from model.parallel import ParallelConfig, parallel
 from model.planning.device import free_bytes
 from model.repeatable import inference
 from model.restorer import Restorer, load_restorer
-from model.tiling import Tiling, is_out_of_memory
+from model.shortage import is_out_of_memory
+from model.tiling import Tiling
 from pipeline.config import build, to_plain
 from pipeline.errors import SpkError, UsageError
 from pipeline.machine import peak_memory_bytes

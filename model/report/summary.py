@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
-from model.evaluation.judge import BLURRY, RESTORED
+from model.evaluation.methods import BLURRY, RESTORED
 from model.evaluation.protocols import Protocol
 from model.evaluation.results import Results
 from model.evaluation.scores import MeanScore
