@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torch
-
 from model.checkpoint import versions
 from model.evaluation.command import repeat_command
 from model.evaluation.config import EvaluateConfig
 from model.evaluation.lineup import Entrant, Lineup
 from model.evaluation.methods import RESTORED
+from model.parallel import device_name
 from pipeline.config import to_plain
 from pipeline.store import Store
 
@@ -22,7 +21,7 @@ def provenance(lineup: Lineup, store: Store, config: EvaluateConfig) -> dict[str
         "store": {"path": store.place, "name": store.name, "fingerprint": store.fingerprint},
         "networks": networks,
         "settings": to_plain(config),
-        "versions": versions() | {"device": _device_name(lineup.device)},
+        "versions": versions() | {"device": device_name(lineup.device)},
         "command": repeat_command(
             networks[RESTORED]["checkpoint"],
             store.place,
@@ -56,7 +55,3 @@ def _changes(entrant: Entrant) -> dict[str, Any]:
         "spikes": {sequence: spikes.source for sequence, spikes in changed.items()},
         "left_out_frames": sum(int((~spikes.there).sum()) for spikes in changed.values()),
     }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
