@@ -25,7 +25,7 @@ import torch
 
 from cli.presets import config_path
 from cli.side_by_side import train_side_by_side
-from model.evaluate import EvaluateConfig
+from model.evaluation.config import EvaluateConfig
 from model.metrics import psnr, to_rgb8
 from model.parallel import ParallelConfig, parallel
 from model.restorer import Restorer, load_restorer

@@ -12,7 +12,7 @@ import argparse
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from benchmarks.rounds import medians
-from model.evaluation.judge import Entrant, judge_sequence
+from model.evaluation.judge import judge_sequence
+from model.evaluation.lineup import Entrant, Lineup
 from model.evaluation.measures import psnr_rgb8, ssim_rgb8
 from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
 from model.evaluation.shots import Candidate, Shot
@@ -80,25 +81,35 @@ def recording(num_frames: int, height: int, width: int) -> SimpleNamespace:
     )
 
 
-def network_of(preset: str) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """An untrained network of a preset, as a `Restorer` applies it."""
-    config = load_config(TrainConfig, CONFIGS / f"{preset}.yaml", ["store=none"])
-    torch.manual_seed(0)
-    network = build_network(config.network, BINS).eval()
-    return lambda blurry, counts: network(to_unit(blurry), counts.float()).float()
+class Untrained:
+    """A network as a `Restorer` applies it; without a preset the one that leaves frames as they are."""
+
+    takes_instants = False
+
+    def __init__(self, preset: str | None = None) -> None:
+        self.network = None
+        if preset is not None:
+            config = load_config(TrainConfig, CONFIGS / f"{preset}.yaml", ["store=none"])
+            torch.manual_seed(0)
+            self.network = build_network(config.network, BINS).eval()
+
+    def __call__(self, blurry: Tensor, counts: Tensor | None) -> Tensor:
+        unit = to_unit(blurry)
+        return unit if self.network is None or counts is None else self.network(unit, counts.float()).float()
 
 
 def judged(num_frames: int, size: Sequence[int], preset: str, protocols: Sequence[Protocol]) -> None:
     """Restore and score a recording, and let go of every frame at once."""
     entrant = Entrant(
-        restorer=network_of(preset), voxels="k8", tiling=Tiling(tile=256, num_frames=4, overlap_frames=2)
+        restorer=Untrained(preset), voxels="k8", tiling=Tiling(tile=256, num_frames=4, overlap_frames=2)
     )
-    unlearned = Entrant(restorer=lambda blurry, _: to_unit(blurry), voxels=None, tiling=entrant.tiling)
+    unlearned = Entrant(restorer=Untrained(), voxels=None, tiling=entrant.tiling)
     entrants = {"restored": entrant, "other": unlearned}
     with torch.inference_mode():
-        for _ in judge_sequence(
-            recording(num_frames, *size), entrants, "k8", SCALE, torch.device("cpu"), protocols
-        ):
+        lineup = Lineup(
+            entrants=entrants, voxels="k8", scale=SCALE, device=torch.device("cpu"), protocols=protocols
+        )
+        for _ in judge_sequence(recording(num_frames, *size), lineup):
             pass
 
 
@@ -140,7 +151,7 @@ def whole_pass(num_frames: int, size: Sequence[int]) -> float:
 def clip_of_base(size: Sequence[int]) -> float:
     """Seconds a frame that `base` would take, by the pixels of one clip."""
     side, num_frames = 128, 2
-    network = network_of("base")
+    network = Untrained("base")
     blurry = torch.zeros(1, num_frames, 3, side, side, dtype=torch.uint8)
     counts = torch.zeros(1, num_frames, BINS, side // SCALE, side // SCALE)
     with torch.inference_mode():

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from cli.presets import config_path
 from cli.side_by_side import train_side_by_side
-from model.evaluate import EvaluateConfig
 from model.evaluation.baselines import spike_only
+from model.evaluation.config import EvaluateConfig
 from model.metrics import psnr, to_rgb8
 from model.parallel import ParallelConfig, parallel
 from model.restorer import Restorer, load_restorer

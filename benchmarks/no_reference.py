@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.evaluate import EvaluateConfig
 from model.evaluation.baselines import spike_only
+from model.evaluation.config import EvaluateConfig
 from model.evaluation.no_reference import psnr_reblur, spike_agreement
 from model.evaluation.shots import Candidate, Shot
 from model.metrics import psnr, to_rgb8

@@ -77,8 +77,8 @@ def deblur(
     of_recording = tuple(text for text in told if is_setting(text))
     others = [text for text in told if not is_setting(text)]
 
-    from model.deblur import DeblurConfig
     from model.deblur import deblur as run_deblurring
+    from model.deblurring.config import DeblurConfig
     from model.deblurring.instants import parse_instants
     from pipeline.config import from_overrides
 

@@ -50,7 +50,8 @@ def demo(
     runs = {name: out / "runs" / name for name in configs}
     _train(runs, configs, output)
 
-    from model.evaluate import EvaluateConfig, evaluate
+    from model.evaluate import evaluate
+    from model.evaluation.config import EvaluateConfig
 
     output.say("evaluating on sequences that no training saw …")
     with output.progress() as progress:

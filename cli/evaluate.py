@@ -11,7 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.storage.places import is_remote
 
 if TYPE_CHECKING:
-    from model.evaluate import EvaluateConfig
+    from model.evaluation.config import EvaluateConfig
 
 
 def evaluate(
@@ -66,8 +66,8 @@ def evaluate(
         raise UsageError(f"more than one store: {names}", "spk evaluate RUN [STORE] [key=value …]")
     others = _named_paths(compare or [])
 
-    from model.evaluate import EvaluateConfig
     from model.evaluate import evaluate as run_evaluation
+    from model.evaluation.config import EvaluateConfig
     from model.evaluation.protocols import expanded
     from pipeline.config import from_overrides
 

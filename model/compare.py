@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 _DIRECTIONS: Mapping[str, Better] = {"psnr": "higher", "ssim": "higher", "lpips": "lower"}
 """By the first part of a metric's name: psnr_y is as psnr, and psnr_reblur, and psnr_change."""
 _NEITHER: Mapping[str, str] = {
-    "spikes": "spikes is best at 1: more is better below it, and less above it, where noise was copied"
+    "spikes": "spikes is best at 1: more is better below it, and less above it, where noise was copied",
 }
 
 

@@ -4,75 +4,34 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from fractions import Fraction
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import torch
+from typing import Any
 
 from model.checkpoint import CheckpointInfo, versions
+from model.deblurring.config import DeblurConfig
+from model.deblurring.facts import frame_facts, identity_of, shown_rate_hz
 from model.deblurring.frames import Panels, restored_frames
-from model.deblurring.instants import MIDDLE, at_instant, instants_of, suffix_of
+from model.deblurring.instants import at_instant, instants_of, names_at
 from model.deblurring.outputs import SIDE_BY_SIDE, FrameFolder, Output, VideoFile, side_by_side_of
-from model.deblurring.record import RECORD, begin_folder, begin_video, input_facts, write_record
+from model.deblurring.record import RECORD, begin_folder, begin_video, write_record
 from model.deblurring.room import fit_tiling
-from model.parallel import ParallelConfig, parallel
+from model.parallel import device_name, parallel
 from model.planning.device import free_bytes
 from model.repeatable import inference
 from model.restorer import Restorer, find_info, load_restorer
-from model.tiling import Tiling, is_out_of_memory
+from model.shortage import is_out_of_memory
+from model.tiling import Tiling
 from pipeline.config import build, to_plain
 from pipeline.errors import SpkError, UsageError
 from pipeline.machine import peak_memory_bytes
 from pipeline.own_recording import LightCheck, OwnRecording, open_own_recording
-from pipeline.own_settings import GROUPS, OwnFiles
+from pipeline.own_settings import OwnFiles
 from pipeline.reports import Progress, Quarantined, no_progress
-from pipeline.spans import SECOND_NS
 from pipeline.storage.root import program_version
 from pipeline.video_writer import encoding_of
 
 logger = logging.getLogger(__name__)
-
-USUAL_FPS = Fraction(25)
-MOST_IN_RATE = 1_000_000
-"""Largest denominator of a frame rate: containers have room for no more."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DeblurConfig:
-    """How a recording is cut, and what is made of it.
-
-    Attributes:
-        tile: side of a tile in RGB pixels, a multiple of 8 and of the scale; null restores whole frames; "auto" takes
-            the largest for which there is memory.
-        overlap: RGB pixels that neighbouring tiles share.
-        num_frames: frames of a clip; None takes as many as in training, or fewer where memory is short.
-        overlap_frames: frames that neighbouring clips share; None takes 2, or half of a shorter clip.
-        fps: frames per second of a video; None takes what the video or the exposures say, else 25. Where several
-            instants are restored, there are so many times more.
-        parallel: device and precision.
-    """
-
-    tile: int | Literal["auto"] | None = "auto"
-    overlap: int = 32
-    num_frames: int | None = None
-    overlap_frames: int | None = None
-    fps: Fraction | None = None
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-
-    def __post_init__(self) -> None:
-        if self.fps is not None and not 0 < self.fps <= 100_000:
-            raise ValueError(f"fps {self.fps} is not above 0 and at most 100000")
-        self.tiling(self.num_frames or max(Tiling().num_frames, 2 * (self.overlap_frames or 0)))
-
-    def tiling(self, trained_frames: int) -> Tiling:
-        """How to cut for a network that was trained on clips of `trained_frames`; whole frames where tile is auto."""
-        num_frames = trained_frames if self.num_frames is None else self.num_frames
-        overlap_frames = min(2, num_frames // 2) if self.overlap_frames is None else self.overlap_frames
-        tile = None if self.tile == "auto" else self.tile
-        return Tiling(tile=tile, overlap=self.overlap, num_frames=num_frames, overlap_frames=overlap_frames)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +111,7 @@ def deblur(
     info = find_info(checkpoint)
     instants = instants_of(info, at)
     recording = open_own_recording(files, quarantine=quarantine)
-    identity = _identity(info, files, recording, config, at, side_by_side=side_by_side)
+    identity = identity_of(info, files, recording, config, at, side_by_side=side_by_side)
     before = None
     if encoding:
         begin_video(out, *([side_by_side_of(out)] if side_by_side else []), resume=resume)
@@ -163,9 +122,9 @@ def deblur(
     output: Output
     if encoding:
         path, pictures = out.with_name(f"{out.stem}.{RECORD}"), side_by_side_of(out)
-        output = VideoFile(out, _rate_hz(recording, config) * len(instants))
+        output = VideoFile(out, shown_rate_hz(recording, config) * len(instants))
     else:
-        path, pictures, names = out / RECORD, out / SIDE_BY_SIDE, _names(recording, at)
+        path, pictures, names = out / RECORD, out / SIDE_BY_SIDE, names_at(recording.frames, at)
         output = FrameFolder(out, names, side_by_side=side_by_side)
     to_do = recording.num_frames - output.done
     cut = (before or {}).get("tiling")
@@ -199,8 +158,8 @@ def deblur(
             "restored": to_do,
             "seconds": round(time.monotonic() - started, 3),
             "peak_bytes": peak_memory_bytes(),
-            "versions": versions() | {"device": _device_name(place.device)},
-            "frames": _frame_facts(recording, instants),
+            "versions": versions() | {"device": device_name(place.device)},
+            "frames": frame_facts(recording, instants),
         }
         write_record(path, record)
     return DeblurReport(
@@ -216,30 +175,6 @@ def deblur(
         encoding=str(encoding) if encoding else None,
         seconds=time.monotonic() - started,
     )
-
-
-def _identity(
-    info: CheckpointInfo,
-    files: OwnFiles,
-    recording: OwnRecording,
-    config: DeblurConfig,
-    at: Sequence[float],
-    *,
-    side_by_side: bool,
-) -> dict[str, Any]:
-    """What decides the bits of the result."""
-    inputs = {"video": files.video, "spikes": files.spikes, "log": files.log}
-    return {
-        "checkpoint": {"digest": info.header.get("digest"), "step": info.step},
-        "inputs": {name: input_facts(path) for name, path in inputs.items() if path},
-        "settings": {
-            **to_plain(config),
-            "at": list(at),
-            "side_by_side": side_by_side,
-            "recording": {group: to_plain(getattr(recording.setup.manifest, group)) for group in GROUPS},
-            "sequence": recording.setup.recording.source_name,
-        },
-    }
 
 
 def _tell(info: CheckpointInfo, files: OwnFiles, recording: OwnRecording, light: LightCheck) -> None:
@@ -289,38 +224,3 @@ def _explained_memory() -> Iterator[None]:
             f"out of memory even with tiles of 64 pixels: {error}",
             "num_frames=3, or parallel.precision=bf16; or where there is more memory",
         ) from error
-
-
-def _names(recording: OwnRecording, at: Sequence[float]) -> list[list[str]]:
-    """The names of the files of each frame, one for each instant."""
-    return [[f"{frame}{suffix_of(instant)}" for instant in at] or [frame] for frame in recording.frames]
-
-
-def _rate_hz(recording: OwnRecording, config: DeblurConfig) -> Fraction:
-    """How many of the frames a video is to show in a second."""
-    known = config.fps or recording.setup.video_hz
-    if known is None and recording.exposure_ns is not None and recording.num_frames > 1:
-        between_ns = int(np.median(np.diff(recording.exposure_ns[:, 0])))
-        known = Fraction(SECOND_NS, between_ns) if between_ns > 0 else None
-    return (known or USUAL_FPS).limit_denominator(MOST_IN_RATE)
-
-
-def _frame_facts(recording: OwnRecording, instants: Sequence[float | None]) -> list[dict[str, Any]]:
-    """When each frame was exposed, and which instants of it were restored: in spike frames, and in ns if known."""
-    facts = []
-    for k, (name, span) in enumerate(zip(recording.frames, recording.exposure.tolist(), strict=True)):
-        fact: dict[str, Any] = {"frame": name, "exposure": span, "instants": _between(span, instants)}
-        if recording.exposure_ns is not None:
-            span_ns = recording.exposure_ns[k].tolist()
-            fact |= {"exposure_ns": span_ns, "instants_ns": [round(t) for t in _between(span_ns, instants)]}
-        facts.append(fact)
-    return facts
-
-
-def _between(span: Sequence[int], instants: Sequence[float | None]) -> list[float]:
-    start, stop = span
-    return [start + (MIDDLE if instant is None else instant) * (stop - start) for instant in instants]
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

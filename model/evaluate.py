@@ -3,111 +3,34 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from model.checkpoint import versions
-from model.evaluation.command import repeat_command
+from model.evaluation.config import EvaluateConfig
 from model.evaluation.data_quality import data_quality
-from model.evaluation.judge import BLURRY, RESERVED, RESTORED, SPIKE_ONLY, Entrant, judge_sequence
-from model.evaluation.perceptual import LPIPS, load_protocols
+from model.evaluation.judge import judge_sequence
+from model.evaluation.lineup import Lineup, check_names, line_up, sequences_to_restore
+from model.evaluation.methods import RESTORED
 from model.evaluation.pictures import Album, panels
-from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
+from model.evaluation.provenance import provenance
 from model.evaluation.results import Results
 from model.evaluation.scores import FrameScore, mean_score
 from model.evaluation.sequence_log import average_line, sequence_line, sequence_log
 from model.evaluation.timing import Timing
-from model.evaluation.worth import ablated, described, estimates
-from model.parallel import Parallel, ParallelConfig, parallel
+from model.parallel import parallel
 from model.repeatable import inference
 from model.report.document import report_page
-from model.restorer import Restorer, load_restorer
-from model.tiling import Tiling
-from pipeline.ablations import Ablation, ChangedSpikes, Threshold, parse_ablation
-from pipeline.config import to_plain
-from pipeline.errors import SpkError, UsageError
+from model.restorer import load_restorer
+from model.shortage import is_out_of_memory
+from pipeline.errors import SpkError
 from pipeline.files import write_atomic
 from pipeline.images import write_png
 from pipeline.reports import Progress, no_progress
-from pipeline.store import Sequence, Store, open_store
+from pipeline.store import Sequence, open_store
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
-    """What to evaluate on, and how to cut it.
-
-    Attributes:
-        split: of the store.
-        voxels: name of the voxel grids; None takes those the network was trained on.
-        protocols: how scores are made; pictures and plots go by the first.
-        lpips_weights: the files that protocols lpips-alex and lpips-vgg need: of the network, and of the channels.
-        tile: side of a tile in RGB pixels, a multiple of 8 and of the scale; None restores whole frames.
-        overlap: RGB pixels that neighbouring tiles share.
-        num_frames: frames of a clip; None takes as many as in training.
-        overlap_frames: frames that neighbouring clips share; None takes 2, or half of a shorter clip.
-        pictures: most frames of a kind that the report shows: middle frames, those with the lowest PSNR, ...
-        ablate: other spikes to restore with as well, as `spikes=zero`, `spikes=shuffle`, `spikes=shift:±8`,
-            `spikes=rate:1/2`.
-        thresholds: of cameras to restore the spikes of as well, in whole multiples of the recording's.
-        parallel: device and precision.
-    """
-
-    split: str = "test"
-    voxels: str | None = None
-    protocols: tuple[str, ...] = (DEFAULT,)
-    lpips_weights: tuple[Path, ...] = ()
-    tile: int | None = 256
-    overlap: int = 32
-    num_frames: int | None = None
-    overlap_frames: int | None = None
-    pictures: int = 10
-    ablate: tuple[str, ...] = ()
-    thresholds: tuple[int, ...] = ()
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-
-    def __post_init__(self) -> None:
-        known = (*PROTOCOLS, *LPIPS)
-        unknown = [name for name in self.protocols if name not in known]
-        if unknown or len(set(self.protocols)) < max(1, len(self.protocols)):
-            raise ValueError(
-                f"protocols {list(self.protocols)}: expected different ones of {', '.join(known)}"
-            )
-        needing = [name for name in self.protocols if name in LPIPS]
-        if needing and not self.lpips_weights:
-            raise ValueError(
-                f"protocol {needing[0]} needs weights: lpips_weights=[FILE, FILE], of the network and the channels"
-            )
-        if self.lpips_weights and not needing:
-            raise ValueError(f"lpips_weights is set, but protocols has none of {', '.join(LPIPS)}")
-        if self.pictures < 1:
-            raise ValueError(f"pictures {self.pictures} is below 1")
-        _ = self.ablations  # raises ValueError where they mean nothing
-        self.tiling(self.num_frames or max(Tiling().num_frames, 2 * (self.overlap_frames or 0)))
-
-    @property
-    def chosen(self) -> tuple[Protocol, ...]:
-        """The protocols themselves; reads the weights of those that need some."""
-        return load_protocols(self.protocols, self.lpips_weights)
-
-    @property
-    def ablations(self) -> tuple[Ablation, ...]:
-        """The changes to the spikes, each once; one time the threshold is no change."""
-        asked = [one for text in self.ablate for one in parse_ablation(text)]
-        cameras = [Threshold(times) for times in self.thresholds]
-        return tuple(dict.fromkeys([*asked, *(camera for camera in cameras if camera.times > 1)]))
-
-    def tiling(self, trained_frames: int) -> Tiling:
-        """How to cut sequences for a network that was trained on clips of `trained_frames`."""
-        num_frames = trained_frames if self.num_frames is None else self.num_frames
-        overlap_frames = min(2, num_frames // 2) if self.overlap_frames is None else self.overlap_frames
-        return Tiling(
-            tile=self.tile, overlap=self.overlap, num_frames=num_frames, overlap_frames=overlap_frames
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,182 +96,57 @@ def evaluate(
         StoreError: the store is damaged or lacks voxel grids.
     """
     config = config or EvaluateConfig()
-    protocols = config.chosen
     opened = open_store(store)
-    sequences = _sequences(opened, config.split)
-    rows = [ablation.name for ablation in config.ablations]
-    paths = {RESTORED: checkpoint} | _checked_names(compare or {}, rows)
+    sequences = sequences_to_restore(opened, config.split)
+    check_names(compare or {}, config)
+    paths = {RESTORED: checkpoint, **(compare or {})}
     with parallel(config.parallel) as place, inference():
-        entrants = {
-            name: _entrant(load_restorer(path, place), opened, sequences[0], config)
-            for name, path in paths.items()
-        }
-        voxels = _voxels(opened, entrants[RESTORED], config)
-        changed = ablated(entrants[RESTORED], config.ablations, sequences)
-        more_estimates = estimates(config.ablations, changed)
+        restorers = {name: load_restorer(path, place) for name, path in paths.items()}
+        lineup = line_up(restorers, opened, sequences, config, place.device)
         album = Album([(s.name, s.num_frames) for s in sequences], config.pictures)
         timing = Timing()
-        scores = _judge(
-            sequences,
-            entrants | changed,
-            voxels,
-            opened.scale,
-            place,
-            album,
-            protocols,
-            timing,
-            more_estimates,
-            progress,
-        )
+        scores = _judge(sequences, lineup, album, timing, progress)
         timed = timing.to_json() | {"peak_memory_bytes": place.peak_memory_bytes()}
     results = Results(
         split=config.split,
-        protocols=protocols,
-        methods=(
-            RESTORED,
-            *changed,
-            *(name for name in paths if name != RESTORED),
-            SPIKE_ONLY,
-            *more_estimates,
-            BLURRY,
-        ),
+        protocols=tuple(lineup.protocols),
+        methods=lineup.methods,
         frames={sequence.name: sequence.num_frames for sequence in sequences},
         scores=tuple(scores),
-        provenance=_provenance(entrants, opened, config, place)
-        | ({"ablations": described(changed)} if changed else {}),
+        provenance=provenance(lineup, opened, config),
         quality={sequence.name: data_quality(sequence) for sequence in sequences},
-        ablated=tuple(changed),
+        ablated=lineup.ablated,
     )
-    for protocol in protocols:
+    for protocol in results.protocols:
         if results.scores and not results.scores_by(protocol):
             logger.warning("protocol %s takes none of these frames: its definition says which", protocol.name)
     logger.info(average_line(results.means()[RESTORED]))
     return EvaluateReport(results=results, report=_write(out, results, album, timed), timing=timed)
 
 
-def _sequences(store: Store, split: str) -> list[Sequence]:
-    sequences = store.sequences(split)
-    there = {name: len(members) for name, members in store.splits.items() if members}
-    if not sequences:
-        listed = ", ".join(f"{name} ({n} sequence{'' if n == 1 else 's'})" for name, n in there.items())
-        raise UsageError(
-            f"{store.place}: split {split!r} has no sequences; there are: {listed or 'none at all'}",
-            f"--split {next(iter(there))}" if there else "ingest some recordings first",
-        )
-    without = [sequence.name for sequence in sequences if sequence.blurry is None]
-    if without:
-        raise UsageError(
-            f"{store.place}: {split}/{without[0]} has no blurry frames, so there is nothing to restore",
-            "ingest a data set with RGB frames, or set blurry_from_spikes in its manifest",
-        )
-    return sequences
-
-
-def _checked_names(compare: Mapping[str, Path], rows: list[str]) -> dict[str, Path]:
-    fixed = (*RESERVED, *rows, *(f"{SPIKE_ONLY} {row}" for row in rows))
-    taken = [name for name in compare if name in fixed or not name]
-    if taken:
-        raise UsageError(f"compare: {taken[0]!r} is taken; choose another name than {', '.join(fixed)}")
-    return dict(compare)
-
-
-def _entrant(restorer: Restorer, store: Store, sequence: Sequence, config: EvaluateConfig) -> Entrant:
-    """Match a network with the store, before anything is computed."""
-    path, scale = restorer.info.path, store.scale
-    tiling = config.tiling(restorer.num_frames)
-    if tiling.tile is not None and tiling.tile % scale:
-        fix = f"tile={tiling.tile // (8 * scale) * 8 * scale or 8 * scale}"
-        raise UsageError(f"tile {tiling.tile} is not a multiple of {store.place}'s scale {scale}", fix)
-    if not restorer.takes_spikes:
-        return Entrant(restorer=restorer, voxels=None, tiling=tiling)
-    voxels = store.voxel_name(config.voxels or restorer.info.voxels)
-    bins = sequence.voxels(voxels).shape[1]
-    if bins != restorer.info.num_bins:
-        wanted = restorer.info.num_bins
-        raise UsageError(
-            f"{path}: takes voxel grids of {wanted} bins; {voxels} of {store.place} has {bins}",
-            f"spk voxelize {store.place} --bins {wanted} --name k{wanted}, then voxels=k{wanted}",
-        )
-    if restorer.info.scale != scale:
-        logger.warning(
-            "%s was trained at scale %d; %s has scale %d", path, restorer.info.scale, store.path, scale
-        )
-    return Entrant(restorer=restorer, voxels=voxels, tiling=tiling)
-
-
-def _voxels(store: Store, entrant: Entrant, config: EvaluateConfig) -> str:
-    """The voxel grids for the spike-only estimate: the network's; any for a network that takes none."""
-    wanted = config.voxels or entrant.voxels
-    return store.voxel_name(wanted) if wanted or not store.voxel_names else store.voxel_names[0]
-
-
 def _judge(
-    sequences: list[Sequence],
-    entrants: Mapping[str, Entrant],
-    voxels: str,
-    scale: int,
-    place: Parallel,
-    album: Album,
-    protocols: tuple[Protocol, ...],
-    timing: Timing,
-    more_estimates: Mapping[str, Mapping[str, ChangedSpikes]],
-    progress: Progress,
+    sequences: Several[Sequence], lineup: Lineup, album: Album, timing: Timing, progress: Progress
 ) -> list[FrameScore]:
     total = sum(sequence.num_frames for sequence in sequences)
     scores: list[FrameScore] = []
     try:
         for number, sequence in enumerate(sequences, start=1):
             first = len(scores)
-            for frame in judge_sequence(
-                sequence, entrants, voxels, scale, place.device, protocols, timing, more_estimates
-            ):
+            for frame in judge_sequence(sequence, lineup, timing):
                 album.offer(frame)
                 scores.extend(frame.scores)
                 timing.frames += 1
                 pace = f"{timing.frames_per_second:.3g} frames/s"
                 progress(timing.frames, total, f"{sequence.name}/{frame.frame}, {pace}")
-            mean = mean_score(RESTORED, protocols[0], scores[first:])
+            mean = mean_score(RESTORED, lineup.protocols[0], scores[first:])
             logger.info(sequence_line(sequence.name, number, len(sequences), mean))
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise SpkError(
-            f"out of GPU memory even with tiles of 64 pixels: {error}", "num_frames=3, or parallel.device=cpu"
+            f"out of memory even with tiles of 64 pixels: {error}", "num_frames=3, or parallel.device=cpu"
         ) from error
     return scores
-
-
-def _provenance(
-    entrants: Mapping[str, Entrant], store: Store, config: EvaluateConfig, place: Parallel
-) -> dict[str, Any]:
-    networks = {}
-    for name, entrant in entrants.items():
-        info = entrant.restorer.info
-        networks[name] = {
-            "checkpoint": str(info.path),
-            "step": info.step,
-            "digest": info.header.get("digest"),
-            "averaged_weights": info.averaged,
-            "trained_on": dict(info.store),
-            "voxels": entrant.voxels,
-            "tiling": to_plain(entrant.tiling),
-            "config": to_plain(info.config),
-        }
-    return {
-        "store": {"path": store.place, "name": store.name, "fingerprint": store.fingerprint},
-        "networks": networks,
-        "settings": to_plain(config),
-        "versions": versions() | {"device": _device_name(place.device)},
-        "command": repeat_command(
-            networks[RESTORED]["checkpoint"],
-            store.place,
-            to_plain(config),
-            to_plain(EvaluateConfig()),
-            {name: network["checkpoint"] for name, network in networks.items() if name != RESTORED},
-        ),
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _write(out: Path, results: Results, album: Album, timing: Mapping[str, float]) -> Path:

@@ -228,6 +228,11 @@ def _lost(peers: Peers, timeout_s: float, error: RuntimeError) -> TrainingError:
     )
 
 
+def device_name(device: torch.device) -> str:
+    """What a CUDA device calls itself; "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def _device(wanted: str) -> torch.device:
     found = torch.cuda.is_available()
     if wanted == "cuda" and not found:

@@ -18,6 +18,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from model.shortage import is_out_of_memory
+
 logger = logging.getLogger(__name__)
 
 GRID = 8
@@ -185,14 +187,6 @@ def restore_tiled(
         yield from frames[max(since - clip[0], 0) : done]
         shared = [frame.clone() for frame in frames[done:]]
         del frames, restored  # the whole clip, while the next one is made
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of a computation says that memory ran out, of a CUDA device or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError)
-        and "can't allocate memory" in str(error)  # torch's allocator on the CPU
-    )
 
 
 def _first_needed(clips: list[Span], since: int) -> int:

@@ -7,6 +7,7 @@ import functools
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from fractions import Fraction
@@ -192,3 +193,20 @@ def _all(sequence: Sequence) -> npt.NDArray[np.bool_]:
 def _seed(sequence: Sequence) -> int:
     """Another for every sequence, and always the same."""
     return zlib.crc32(sequence.name.encode())
+
+
+def change_spikes(
+    ablations: Iterable[Ablation], voxels: str, sequences: Several[Sequence]
+) -> dict[str, dict[str, ChangedSpikes]]:
+    """Other spikes for all sequences of a split, by the name of the change and the sequence.
+
+    Args:
+        voxels: name of the voxel grids that are changed.
+
+    Raises:
+        UsageError: a sequence cannot have such spikes.
+    """
+    return {
+        ablation.name: {one.name: ablation.of(one, voxels, sequences) for one in sequences}
+        for ablation in ablations
+    }

@@ -37,6 +37,11 @@ def suffix_of(instant: float) -> str:
     return f"_at{short if float(short) == instant else repr(instant)}"
 
 
+def names_at(frames: Sequence[str], instants: Sequence[float]) -> list[list[str]]:
+    """The names of what is restored of each frame: its own, or one for each instant."""
+    return [[f"{frame}{suffix_of(instant)}" for instant in instants] or [frame] for frame in frames]
+
+
 def instants_of(info: CheckpointInfo, at: Sequence[float]) -> tuple[float | None, ...]:
     """What a network is told to restore: the instants `at`; without, the middle, or None if it is told none.
 

@@ -2,45 +2,25 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as Several
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from model.evaluation.baselines import spike_only
-from model.evaluation.protocols import DEFAULT, PROTOCOLS, Protocol
+from model.evaluation.lineup import Entrant, Lineup
+from model.evaluation.methods import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES
 from model.evaluation.scores import FrameScore
 from model.evaluation.shots import Candidate, Shot
 from model.evaluation.timing import Timing
 from model.metrics import to_rgb8
 from model.normalize import to_unit
-from model.restorer import Restorer
-from model.tiling import Tiling, restore_tiled
-from pipeline.ablations import ChangedSpikes
+from model.tiling import restore_tiled
 from pipeline.clips import sharp_instants
 from pipeline.errors import CheckpointError
 from pipeline.previews.preview import enlarge, voxel_preview
 from pipeline.store import Sequence
 from pipeline.voxels import frames_per_bin
-
-RESTORED, BLURRY, SPIKE_ONLY, SHARP, SPIKES = "restored", "blurry", "spike_only", "sharp", "spikes"
-RESERVED = (RESTORED, BLURRY, SPIKE_ONLY, SHARP, SPIKES)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entrant:
-    """A network that takes part, and how a sequence is cut for it.
-
-    Attributes:
-        voxels: name of the voxel grids it takes; None for a network that takes none.
-        changed: the spikes it is given in place of the recorded ones, by sequence; None for those recorded.
-    """
-
-    restorer: Restorer
-    voxels: str | None
-    tiling: Tiling
-    changed: Mapping[str, ChangedSpikes] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,47 +51,33 @@ class JudgedFrame:
         return self.psnrs.get(RESTORED)
 
 
-def judge_sequence(
-    sequence: Sequence,
-    entrants: Mapping[str, Entrant],
-    voxels: str,
-    scale: int,
-    device: torch.device,
-    protocols: Several[Protocol] = (PROTOCOLS[DEFAULT],),
-    timing: Timing | None = None,
-    estimates: Mapping[str, Mapping[str, ChangedSpikes]] | None = None,
-) -> Iterator[JudgedFrame]:
+def judge_sequence(sequence: Sequence, lineup: Lineup, timing: Timing | None = None) -> Iterator[JudgedFrame]:
     """Restore a sequence and score its frames, in order, holding no more than a clip of each network in memory.
 
     Args:
-        entrants: the networks, by method name.
-        voxels: name of the voxel grids for the spike-only estimate and the pictures.
-        scale: RGB pixels per spike pixel.
-        protocols: to score by.
         timing: told how long networks and scores take.
-        estimates: other spikes to make the spike-only estimate of as well, by method and sequence.
 
     Raises:
         CheckpointError: a network gives values that are not finite.
     """
     timing = timing or Timing()
-    scoring = [(protocol, protocol.frames(len(sequence.frames))) for protocol in protocols]
+    scoring = [(protocol, protocol.frames(len(sequence.frames))) for protocol in lineup.protocols]
     starts = {start for start, _ in sequence.runs}
     before: dict[str, Tensor] = {}
-    streams = {name: _restored(sequence, entrant, scale, device) for name, entrant in entrants.items()}
+    streams = {name: _restored(sequence, entrant, lineup) for name, entrant in lineup.entrants.items()}
     for index, frame in enumerate(sequence.frames):
         if index in starts:
             before = {}
-        shot = _shot(sequence, index, voxels, scale, device, before.get(SHARP))
+        shot = _shot(sequence, index, lineup, before.get(SHARP))
         candidates = {BLURRY: Candidate(image=to_unit(shot.blurry), rgb8=shot.blurry)}
         for name, stream in streams.items():
             with timing.part("networks"):
                 restored = next(stream)
             if restored is not None:
-                candidates[name] = _candidate(restored, entrants[name], f"{sequence.name}/{frame}")
+                candidates[name] = _candidate(restored, lineup.entrants[name], f"{sequence.name}/{frame}")
         candidates[SPIKE_ONLY] = _estimate(shot, shot.counts)
-        for name, changed in (estimates or {}).items():
-            counts = torch.tensor(changed[sequence.name].grids[index], device=device)
+        for name, changed in lineup.estimates.items():
+            counts = torch.tensor(changed[sequence.name].grids[index], device=lineup.device)
             candidates[name] = _estimate(shot, counts)
         candidates = {name: replace(made, before=before.get(name)) for name, made in candidates.items()}
         with timing.part("scores"):
@@ -131,9 +97,7 @@ def judge_sequence(
         yield JudgedFrame(sequence=sequence.name, frame=frame, index=index, images=images, scores=scores)
 
 
-def _restored(
-    sequence: Sequence, entrant: Entrant, scale: int, device: torch.device
-) -> Iterator[Tensor | None]:
+def _restored(sequence: Sequence, entrant: Entrant, lineup: Lineup) -> Iterator[Tensor | None]:
     """Every frame in order; None where there are no spikes to restore it with, which is a gap in the sequence."""
     voxels = None if entrant.voxels is None else sequence.voxels(entrant.voxels)
     instants = torch.from_numpy(sharp_instants(sequence)) if entrant.restorer.takes_instants else None
@@ -154,8 +118,8 @@ def _restored(
                 entrant.tiling,
                 span=span,
                 instants=instants,
-                scale=scale,
-                device=device,
+                scale=lineup.scale,
+                device=lineup.device,
             )
 
 
@@ -173,13 +137,12 @@ def _candidate(restored: Tensor, entrant: Entrant, frame: str) -> Candidate:
         raise CheckpointError(f"{path}: restoring {frame}: {error}", fix) from error
 
 
-def _shot(
-    sequence: Sequence, index: int, voxels: str, scale: int, device: torch.device, before: Tensor | None
-) -> Shot:
+def _shot(sequence: Sequence, index: int, lineup: Lineup, before: Tensor | None) -> Shot:
     """One exposure; its instant is that of the sharp frame, or the middle where none is known."""
     start, stop = (int(edge) for edge in sequence.exposure[index])
     sharp = int(sequence.sharp_index[index])
-    counts = torch.tensor(sequence.voxels(voxels)[index], device=device)
+    device = lineup.device
+    counts = torch.tensor(sequence.voxels(lineup.voxels)[index], device=device)
     return Shot(
         blurry=torch.tensor(sequence.blurry[index], device=device),
         sharp=torch.tensor(sequence.sharp[index], device=device) if sequence.has_sharp[index] else None,
@@ -187,7 +150,7 @@ def _shot(
         counts=counts,
         frames_per_bin=frames_per_bin(stop - start, len(counts)).tolist(),
         instant=(stop - start) / 2 if sharp < 0 else sharp - start + 0.5,
-        scale=scale,
+        scale=lineup.scale,
     )
 
 

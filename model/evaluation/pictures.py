@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.evaluation.judge import BLURRY, RESTORED, SHARP, SPIKES, JudgedFrame
+from model.evaluation.judge import JudgedFrame
+from model.evaluation.methods import BLURRY, RESTORED, SHARP, SPIKES
 from model.evaluation.reduced import WHOLE_PIXELS, ReducedFrame, reduce_frame, shrink
 from pipeline.previews.preview import contact_sheet, enlarge
 

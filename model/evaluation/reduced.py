@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.evaluation.judge import BLURRY, RESTORED, SHARP, SPIKES, JudgedFrame
+from model.evaluation.judge import JudgedFrame
+from model.evaluation.methods import BLURRY, RESTORED, SHARP, SPIKES
 
 U8 = npt.NDArray[np.uint8]
 Pictures = Mapping[str, U8]

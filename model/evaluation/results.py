@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.evaluation.data_quality import DataQuality
-from model.evaluation.judge import RESTORED
+from model.evaluation.methods import RESTORED
 from model.evaluation.protocols import Protocol
 from model.evaluation.scores import FrameScore, MeanScore, finite_or_none, mean_score
 from model.evaluation.worth import Difference, differences, ignores_spikes, worth_in_words

@@ -1,6 +1,6 @@
 """Scores as lines of text, in the format that KAIR prints and that people search their logs for."""
 
-from model.evaluation.judge import RESTORED
+from model.evaluation.methods import RESTORED
 from model.evaluation.protocols import Protocol
 from model.evaluation.results import Results
 from model.evaluation.scores import MeanScore

@@ -2,66 +2,18 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Several
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from model.evaluation.judge import RESTORED, SPIKE_ONLY, Entrant
+from model.evaluation.methods import RESTORED
 from model.evaluation.protocols import Protocol
 from model.evaluation.scores import FrameScore, finite_mean, finite_or_none
-from pipeline.ablations import Ablation, ChangedSpikes, Shuffle, Threshold, Zero
-from pipeline.errors import UsageError
-from pipeline.store import Sequence
+from pipeline.ablations import Shuffle, Zero
 
 IGNORED = 0.05
 """Where no frame's first metric changes by so many dB without the right spikes, the network ignores them."""
 TELLING = (Zero.name, Shuffle.name)
 """Changes that leave nothing of the right spikes; to survive others is no sign of ignoring them."""
-
-
-def ablated(
-    entrant: Entrant, ablations: Several[Ablation], sequences: Several[Sequence]
-) -> dict[str, Entrant]:
-    """The network with other spikes, by the name of the row.
-
-    Raises:
-        UsageError: it takes no spikes, or a sequence cannot have such spikes.
-    """
-    if ablations and entrant.voxels is None:
-        raise UsageError(
-            f"{entrant.restorer.info.path}: takes no spikes, so there are none to change",
-            "evaluate a network with spikes, without --ablate and --thresholds for this one",
-        )
-    return {
-        ablation.name: replace(
-            entrant,
-            changed={one.name: ablation.of(one, entrant.voxels or "", sequences) for one in sequences},
-        )
-        for ablation in ablations
-    }
-
-
-def estimates(
-    ablations: Iterable[Ablation], entrants: Mapping[str, Entrant]
-) -> dict[str, Mapping[str, ChangedSpikes]]:
-    """The spikes of the cameras with higher thresholds, for the analytic estimate, by the name of its row."""
-    return {
-        f"{SPIKE_ONLY} {ablation.name}": entrants[ablation.name].changed or {}
-        for ablation in ablations
-        if isinstance(ablation, Threshold)
-    }
-
-
-def described(entrants: Mapping[str, Entrant]) -> dict[str, Any]:
-    """Which spikes each row had, by sequence, and how many frames it lacks, as plain values."""
-    return {
-        name: {
-            "spikes": {sequence: changed.source for sequence, changed in entrant.changed.items()},
-            "left_out_frames": sum(int((~changed.there).sum()) for changed in entrant.changed.values()),
-        }
-        for name, entrant in entrants.items()
-        if entrant.changed is not None
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from model.evaluation.judge import BLURRY
+from model.evaluation.methods import BLURRY
 from model.report import axes
 from model.report.frames import FrameRow
 from model.report.marks import PSNR, counted, signed

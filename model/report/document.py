@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from string import Template
 
-from model.evaluation.judge import RESTORED
+from model.evaluation.methods import RESTORED
 from model.evaluation.pictures import Album
 from model.evaluation.results import Results, weights_text
 from model.report import assets

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from model.evaluation.judge import BLURRY, RESTORED
+from model.evaluation.methods import BLURRY, RESTORED
 from model.evaluation.results import Results
 from model.report.marks import gain_over
 

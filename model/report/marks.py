@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.evaluation.judge import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES
+from model.evaluation.methods import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES
 from model.evaluation.results import Results
 
 COLOURS = 6

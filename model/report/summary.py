@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
-from model.evaluation.judge import BLURRY, RESTORED
+from model.evaluation.methods import BLURRY, RESTORED
 from model.evaluation.protocols import Protocol
 from model.evaluation.results import Results
-from model.evaluation.scores import MeanScore
+from model.evaluation.scores import MeanScore, finite_or_none
 from model.report.frames import FrameRow
 from model.report.marks import (
     PSNR,
@@ -147,7 +147,7 @@ def protocol_table(results: Results, protocol: Protocol) -> str:
     def cells(method: str) -> Iterator[str]:
         mean = means[method]
         yield f'<td class="meter">{_meter(results, method, places.get(method))}</td>'
-        yield f"<td>{_difference(mean, means[RESTORED], first)}</td>"
+        yield f"<td>{_difference(results, mean, means[RESTORED], first)}</td>"
         for over, name in columns:
             value = getattr(mean, over)[name]
             yield _cell(metric(name).text(value), value == best[over, name])
@@ -192,11 +192,13 @@ def _cell(text: str, best: bool, starts: bool = False) -> str:
     return f'<td class="{kinds}">{text}</td>' if kinds else f"<td>{text}</td>"
 
 
-def _difference(mean: MeanScore, restored: MeanScore, name: str) -> str:
-    """Of a method to the network under test; red where the method is the better one."""
-    how, gain = metric(name), gain_over(mean.values[name], restored.values[name])
+def _difference(results: Results, mean: MeanScore, restored: MeanScore, name: str) -> str:
+    """Of a method to the network under test, over the frames that both have; red where the method is the better one."""
     if mean is restored:
         return ""
+    how, gain = metric(name), gain_over(mean.values[name], restored.values[name])
+    if mean.frames < restored.frames and mean.method in results.ablated:
+        gain = finite_or_none(results.differences(mean.protocol)[mean.method].values[name])
     text = signed(gain, 4 if how.digits is None else how.digits)
     return f'<span class="loss">{text}</span>' if (gain or 0) * how.direction > 0 else text
 

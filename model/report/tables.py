@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from model.evaluation.data_quality import DataQuality, LightQuality
-from model.evaluation.judge import BLURRY, RESTORED
+from model.evaluation.methods import BLURRY, RESTORED
 from model.evaluation.results import Results
 from model.report.frames import FrameRow
 from model.report.marks import PSNR, counted, gain_over, main_methods, metric, signed, swatch, title, toned

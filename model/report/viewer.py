@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from model.evaluation.judge import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES
+from model.evaluation.methods import BLURRY, RESTORED, SHARP, SPIKE_ONLY, SPIKES
 from model.evaluation.pictures import Album
 from model.evaluation.results import Results
 from model.report.encoding import Encoded, data_uri

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from model.parallel import Parallel
+from model.shortage import is_out_of_memory
 
 T = TypeVar("T")
 
@@ -16,8 +17,6 @@ ADVICE = (
     "parallel.precision=bf16, or give a budget of saved activations, network.memory_gb=…"
 )
 """What can be changed, where it is not known by how much."""
-_ALLOCATION_FAILED = ("can't allocate memory", "ALLOC_FAILED")
-"""Of the allocator for the CPU and of CUDA's libraries, which raise a plain RuntimeError."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,13 +65,6 @@ def attempt(work: Callable[[], T], place: Parallel) -> tuple[T | None, Shortage 
         if not is_out_of_memory(error):
             raise
         return None, Shortage(problem=_in_short(error), use=device_use(place.device))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a device or for the CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        text in str(error) for text in _ALLOCATION_FAILED
-    )
 
 
 def _in_short(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from model.checkpoint import versions
 from model.lora import trainable
-from model.parallel import Parallel
+from model.parallel import Parallel, device_name
 from model.training.config import TrainConfig
 from pipeline.clips import ClipSource
 from pipeline.config import to_plain
@@ -99,7 +99,7 @@ def numerics(place: Parallel) -> dict[str, Any]:
     """What the last bits of a result depend on beside the settings that must stay: sums in another order differ."""
     on_cuda = place.device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(place.device) if on_cuda else "cpu",
+        "device": device_name(place.device),
         "threads": None if on_cuda else torch.get_num_threads(),
         "processes": place.world,
         "precision": place.precision,
@@ -136,11 +136,10 @@ def run_facts(config: TrainConfig, store: Store, network: nn.Module) -> dict[str
 
 def session_facts(place: Parallel, from_step: int) -> dict[str, Any]:
     """What is true of one session of a run, beginning now after `from_step` steps."""
-    on_cuda = place.device.type == "cuda"
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "from_step": from_step,
-        "device": torch.cuda.get_device_name(place.device) if on_cuda else "cpu",
+        "device": device_name(place.device),
         "processes": place.world,
         "threads": torch.get_num_threads(),
         "versions": versions(),

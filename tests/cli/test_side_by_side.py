@@ -27,16 +27,17 @@ said = {"threads": os.environ["OMP_NUM_THREADS"], "arguments": sys.argv[1:], "pi
 if config == "endless":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     (run / "ready").touch()
-    while True:
+    for _ in range(1200):
         time.sleep(0.05)
 sys.exit(int(config))
 """
 
 
 PARENT = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be ignored where tests run
 sys.path.insert(0, sys.argv[1])
 from cli import training_process
 from cli.side_by_side import train_side_by_side

@@ -5,7 +5,7 @@ import re
 import types
 import typing
 
-from model.evaluate import EvaluateConfig
+from model.evaluation.config import EvaluateConfig
 from model.training.config import TrainConfig
 from pipeline.config import apply_overrides, build
 from pipeline.errors import ConfigError

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from model.checkpoint_file import save_checkpoint
-from model.deblur import DeblurConfig, deblur
+from model.deblur import deblur
+from model.deblurring.config import DeblurConfig
 from model.network import build_network
 from pipeline.config import to_plain
 from pipeline.errors import SpkError, UsageError
@@ -140,16 +141,3 @@ def test_out_of_memory_is_explained(checkpoint, own, tmp_path, monkeypatch):
     with pytest.raises(SpkError, match="out of memory even with tiles of 64") as caught:
         deblur(checkpoint, own, tmp_path / "out")
     assert "num_frames=3" in caught.value.fix
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"tile": 30}, "tile 30"),
-        ({"fps": 0}, "fps 0"),
-        ({"num_frames": 2, "overlap_frames": 2}, "overlap_frames"),
-    ],
-)
-def test_refuses_settings_that_cannot_work(settings, words):
-    with pytest.raises(ValueError, match=words):
-        DeblurConfig(**settings)

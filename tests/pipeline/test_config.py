@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.evaluate import EvaluateConfig
+from model.evaluation.config import EvaluateConfig
 from model.training.config import TrainConfig
 from pipeline.clips import ClipConfig
 from pipeline.config import build, from_overrides, load_config, to_plain

@@ -92,10 +92,10 @@ def long_and_short(tmp_path) -> dict[int, OwnRecording]:
     made = {}
     for count in (10, 100):
         rig = [f"rig.num_frames={count}", "rig.exposure_frames=8", "rig.gap_frames=2"]
-        settings = ["train=0", "val=0", "test=1", "height=32", "width=32", "objects=[1,1]", *rig]
+        settings = ["train=0", "val=0", "test=1", "height=64", "width=64", "objects=[1,1]", *rig]
         simulate_scenes(tmp_path / str(count), from_overrides(SceneConfig, settings))
         shutil.rmtree(tmp_path / str(count) / "test" / "test_0000" / "sharp")
-        made[count] = opened(tmp_path / str(count) / "test" / "test_0000", "height=32", "width=32")
+        made[count] = opened(tmp_path / str(count) / "test" / "test_0000", "height=64", "width=64")
     return made
 
 
@@ -109,6 +109,5 @@ def test_memory_does_not_grow_with_the_recording(long_and_short):
             assert len(recording.blurry._kept) <= 4
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert (
-        peaks[100] - peaks[10] < 90 * 3 * 32 * 32 / 3
-    )  # a third of the bytes of the frames that it has more
+    more = 90 * 3 * 64 * 64  # bytes of the frames that the one has more
+    assert peaks[100] - peaks[10] < more / 3

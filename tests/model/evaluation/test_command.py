@@ -2,8 +2,8 @@
 
 import shlex
 
-from model.evaluate import EvaluateConfig
 from model.evaluation.command import repeat_command
+from model.evaluation.config import EvaluateConfig
 from pipeline.config import from_overrides, to_plain
 
 

@@ -5,13 +5,15 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from model.evaluation.judge import Entrant, judge_sequence
+from model.evaluation.judge import judge_sequence
+from model.evaluation.lineup import Entrant, Lineup
 from model.evaluation.protocols import PROTOCOLS
 from model.metrics import psnr, ssim
 from model.tiling import Tiling
@@ -79,6 +81,10 @@ def long_recording(num_frames: int) -> SimpleNamespace:
     )
 
 
+def lineup(entrants: dict[str, Entrant], **settings: Any) -> Lineup:
+    return Lineup(entrants=entrants, voxels="k8", scale=2, device=torch.device("cpu"), **settings)
+
+
 def judged(
     sequence: SimpleNamespace,
     restorer: Callable[..., Tensor] = invert,
@@ -88,7 +94,7 @@ def judged(
     restore = Entrant(restorer=told, voxels=None, tiling=Tiling())
     entrants = {"restored": restore, "other": restore}
     chosen = [PROTOCOLS[name] for name in protocols]
-    return list(judge_sequence(sequence, entrants, "k8", 2, torch.device("cpu"), chosen))
+    return list(judge_sequence(sequence, lineup(entrants, protocols=chosen)))
 
 
 def test_every_method_is_pictured_and_scored_against_the_sharp_frame():
@@ -167,7 +173,7 @@ def test_frames_are_let_go_as_soon_as_they_are_scored():
     alive: list[weakref.ref[Tensor]] = []
     most = 0
     for frame in judge_sequence(
-        long_recording(40), {"restored": restore}, "k8", 2, torch.device("cpu"), tuple(PROTOCOLS.values())
+        long_recording(40), lineup({"restored": restore}, protocols=tuple(PROTOCOLS.values()))
     ):
         alive.append(weakref.ref(frame.images["restored"]))
         del frame
@@ -193,7 +199,7 @@ def test_a_network_is_given_other_spikes_and_leaves_out_the_frames_that_have_non
     entrants = {"restored": plain, "spikes=shift:+8": changed}
     twice = {"spike_only threshold 2": {"seq": ChangedSpikes(NoSpikes(grids), there, "none")}}
     first, second = judge_sequence(
-        sequence, entrants, "k8", 2, torch.device("cpu"), [PROTOCOLS["no-reference"]], estimates=twice
+        sequence, lineup(entrants, protocols=[PROTOCOLS["no-reference"]], estimates=twice)
     )
     assert "spikes=shift:+8" not in first.images and (second.images["spikes=shift:+8"] == 102).all()
     assert {score.method for score in first.scores} == {

@@ -1,18 +1,12 @@
 """What other spikes change, worked out by hand, and what is said about it."""
 
 import math
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from model.evaluation.judge import Entrant
 from model.evaluation.protocols import PROTOCOLS
 from model.evaluation.scores import FrameScore
-from model.evaluation.worth import ablated, described, differences, estimates, ignores_spikes, worth_in_words
-from model.tiling import Tiling
-from pipeline.ablations import Shuffle, Threshold, Zero
-from pipeline.errors import UsageError
+from model.evaluation.worth import differences, ignores_spikes, worth_in_words
 
 RGB8 = PROTOCOLS["rgb8-all"]
 
@@ -70,28 +64,3 @@ def test_spikes_that_are_almost_right_do_not_tell_whether_they_are_ignored():
     assert ignores_spikes(found) is None and worth_in_words(RGB8, found) == ""
     nothing = differences(RGB8, ["spikes=zero"], [])
     assert ignores_spikes(nothing) is None and math.isnan(nothing["spikes=zero"].values["psnr"])
-
-
-def test_the_network_is_given_other_spikes_under_the_name_of_the_change():
-    grids = np.ones((3, 4, 8, 8), np.uint8)
-    sequences = [SimpleNamespace(name=name, num_frames=3, voxels=lambda name: grids) for name in "ab"]
-    entrant = Entrant(restorer=None, voxels="k4", tiling=Tiling())
-    changes = (Zero(), Shuffle(), Threshold(2))
-    rows = ablated(entrant, changes, sequences)
-    assert list(rows) == ["spikes=zero", "spikes=shuffle", "threshold 2"]
-    assert (
-        not rows["spikes=zero"].changed["a"].grids[:].any() and rows["spikes=zero"].tiling == entrant.tiling
-    )
-    assert described(rows)["spikes=shuffle"] == {
-        "spikes": {"a": "those of b", "b": "those of a"},
-        "left_out_frames": 0,
-    }
-    assert list(estimates(changes, rows)) == ["spike_only threshold 2"]
-
-
-def test_a_network_without_spikes_has_none_to_change():
-    restorer = SimpleNamespace(info=SimpleNamespace(path="rgb.safetensors"))
-    entrant = Entrant(restorer=restorer, voxels=None, tiling=Tiling())
-    with pytest.raises(UsageError, match="takes no spikes"):
-        ablated(entrant, (Zero(),), [])
-    assert ablated(entrant, (), []) == {}

@@ -94,6 +94,14 @@ def test_the_best_of_each_column_stands_out_and_a_better_method_is_red(results_o
     assert re.findall(r'<span class="loss">([^<]*)', html) == ["+1.00"]
 
 
+def test_a_row_that_lacks_frames_is_compared_over_those_that_both_have(results_of, read_html):
+    shift = "spikes=shift:+8"
+    results = results_of({"a": {"restored": [40.0, 30.0], shift: [38.0], "blurry": [20.0, 20.0]}})
+    results = dataclasses.replace(results, ablated=(shift,))
+    rows = {row[0]: row for row in read_html(protocol_table(results, results.protocols[0])).rows if row}
+    assert next(row for name, row in rows.items() if name.startswith(shift))[2] == "−2.00"  # not 38 - 35
+
+
 def test_a_method_without_a_finite_mean_has_no_dot(results_of, read_html):
     results = results_of({"a": {"restored": [math.inf], "blurry": [30.0]}})
     html = protocol_table(results, results.protocols[0])
