@@ -82,6 +82,7 @@ def compare(
 
 def _show(output: Output, found: "Comparison") -> None:
     from model.evaluation.comparison import told
+    from model.evaluation.results import weights_text
 
     unit, shares = found.unit, found.shares
     rows = found.to_json()["per_sequence"]
@@ -102,8 +103,8 @@ def _show(output: Output, found: "Comparison") -> None:
         title += f"; the {MAX_LISTED} of {len(rows)} sequences that differ most, all of which --json lists"
     output.table(title, ("sequence", "frames", "A", "B", "B - A", "B better in"), cells)
     for name, side in (("A", found.a), ("B", found.b)):
-        step = f", step {side.network['step']}" if "step" in side.network else ""
-        output.say(f"{name}: {side.path}, {side.method}{step}")
+        weights = f", {weights_text(side.network['step'])}" if "step" in side.network else ""
+        output.say(f"{name}: {side.path}, {side.method}{weights}")
     if any(found.left_out.values()):
         left = found.left_out
         output.say(

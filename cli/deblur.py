@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def deblur(
-    checkpoint: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run folder, a checkpoint, or published VRT weights (.pth).")
+    ],
     out: Out,
     video: Annotated[
         Path, typer.Option(help="The RGB camera's video, or a folder of its images.", show_default=False)

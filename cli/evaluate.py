@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run folder, a checkpoint, or published VRT weights (.pth).")
+    ],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -34,7 +36,8 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Where to write; RUN/eval by default.")
     ] = None,
     compare: Annotated[
-        list[str] | None, typer.Option(help="NAME=CHECKPOINT: score another network beside it.")
+        list[str] | None,
+        typer.Option(help="NAME=CHECKPOINT: score another network beside it, as vrt=006_….pth."),
     ] = None,
     ablate: Annotated[
         list[str] | None,
@@ -136,9 +139,9 @@ def _number(value: object, decimals: int, sign: str = "") -> str:
 
 def _store_of(checkpoint: Path) -> Path:
     """The store that a network was trained on, if it is still where it was."""
-    from model.checkpoint import find_checkpoint, read_info
+    from model.restorer import find_info
 
-    info = read_info(find_checkpoint(checkpoint))
+    info = find_info(checkpoint)
     store = info.store.get("path")
     if store is None or not (is_remote(store) or Path(store).exists()):
         where = f"the store it was trained on, {store}, is not there" if store else "it names no store"
@@ -154,10 +157,11 @@ def _say_plan(
     config: "EvaluateConfig",
     others: Mapping[str, Path],
 ) -> None:
-    from model.checkpoint import find_checkpoint, read_info
+    from model.evaluation.results import weights_text
+    from model.restorer import find_info
     from pipeline.store import open_store
 
-    infos = [read_info(find_checkpoint(path)) for path in (checkpoint, *others.values())]
+    infos = [find_info(path) for path in (checkpoint, *others.values())]
     opened = open_store(store)
     sequences = opened.sequences(config.split)
     if not sequences:
@@ -165,7 +169,7 @@ def _say_plan(
         raise UsageError(f"{store}: split {config.split!r} has no sequences", f"--split one of: {there}")
     frames = sum(sequence.num_frames for sequence in sequences)
     scored = sum(int(sequence.has_sharp.sum()) for sequence in sequences)
-    networks = ", ".join(f"{info.path} (step {info.step})" for info in infos)
+    networks = ", ".join(f"{info.path} ({weights_text(info.step)})" for info in infos)
     output.say(
         f"would restore {counted(frames, 'frame')} of {counted(len(sequences), 'sequence')}, {scored} with"
     )

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run folder, a checkpoint, or published VRT weights (.pth).")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="FILE.pt2 for torch.export, or FILE.onnx.", show_default=False)
     ],

@@ -35,7 +35,7 @@ class CheckpointInfo:
 
     Attributes:
         path: the file.
-        step: steps done.
+        step: steps done; None for published weights, which do not say.
         config: the resolved training config, as plain values.
         num_bins: bins of the voxel grids the network takes.
         scale: RGB pixels per spike pixel along a side, in training.
@@ -49,7 +49,7 @@ class CheckpointInfo:
     """
 
     path: Path
-    step: int
+    step: int | None
     config: Mapping[str, Any]
     num_bins: int
     scale: int

@@ -13,7 +13,10 @@ from pipeline.errors import UsageError
 logger = logging.getLogger(__name__)
 
 _DIRECTIONS: Mapping[str, Better] = {"psnr": "higher", "ssim": "higher", "lpips": "lower"}
-"""By the first part of a metric's name: psnr_y is as psnr."""
+"""By the first part of a metric's name: psnr_y is as psnr, and psnr_reblur, and psnr_change."""
+_NEITHER: Mapping[str, str] = {
+    "spikes": "spikes is best at 1: more is better below it, and less above it, where noise was copied",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +52,8 @@ class CompareConfig:
         """
         known = self.better or _DIRECTIONS.get(self.metric.partition("_")[0])
         if known is None:
-            raise UsageError(
-                f"whether more of {self.metric} is better is not known", "--better higher or lower"
-            )
+            unknown = f"whether more of {self.metric} is better is not known"
+            raise UsageError(_NEITHER.get(self.metric, unknown), "--better higher or lower")
         return known
 
 

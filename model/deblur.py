@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import CheckpointInfo, find_checkpoint, read_info, versions
+from model.checkpoint import CheckpointInfo, versions
 from model.deblurring.config import DeblurConfig
 from model.deblurring.facts import frame_facts, identity_of, shown_rate_hz
 from model.deblurring.frames import Panels, restored_frames
@@ -19,7 +19,7 @@ from model.deblurring.room import fit_tiling
 from model.parallel import device_name, parallel
 from model.planning.device import free_bytes
 from model.repeatable import inference
-from model.restorer import Restorer, load_restorer
+from model.restorer import Restorer, find_info, load_restorer
 from model.shortage import is_out_of_memory
 from model.tiling import Tiling
 from pipeline.config import build, to_plain
@@ -108,7 +108,7 @@ def deblur(
         SpkError: out of memory, even with the smallest tiles.
     """
     started, config, encoding = time.monotonic(), config or DeblurConfig(), encoding_of(out)
-    info = read_info(find_checkpoint(checkpoint))
+    info = find_info(checkpoint)
     instants = instants_of(info, at)
     recording = open_own_recording(files, quarantine=quarantine)
     identity = identity_of(info, files, recording, config, at, side_by_side=side_by_side)

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint import CheckpointInfo, load_network
+from model.checkpoint import CheckpointInfo, find_checkpoint, load_network, read_info
 from model.network import NetworkConfig
 from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
+from model.published import is_published, load_published, published_info
 from model.tiling import Tiling
 from pipeline.errors import CheckpointError, UsageError
 
@@ -67,17 +68,26 @@ class Restorer:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the clips it was trained on."""
+        """Frames of the clips it was trained on; of published weights, those of the clips they were tested on."""
         return int(self.info.config.get("clip", {}).get("num_frames", Tiling().num_frames))
 
 
+def find_info(path: Path) -> CheckpointInfo:
+    """What is known of the network that `load_restorer` would load; its path is that of a file.
+
+    Raises:
+        CheckpointError: missing, damaged, or no network.
+    """
+    return published_info(path) if is_published(path) else read_info(find_checkpoint(path))
+
+
 def load_restorer(path: Path, place: Parallel) -> Restorer:
-    """Load a checkpoint file, or the best checkpoint of a run folder, ready to restore.
+    """Load a checkpoint file, the best checkpoint of a run folder, or published weights, ready to restore.
 
     Raises:
         CheckpointError: missing, damaged, or not of this network.
     """
-    network, info = load_network(path)
+    network, info = load_published(path) if is_published(path) else load_network(path)
     takes_spikes = info.config["network"].get("fusion", NetworkConfig().fusion) != "none"
     if takes_spikes and info.normalization is None:
         raise CheckpointError(f"{info.path}: lacks the normalization of its voxels", "train it again")

@@ -14,6 +14,11 @@ from model.evaluation.scores import FrameScore, MeanScore, finite_or_none, mean_
 from model.evaluation.worth import Difference, differences, ignores_spikes, worth_in_words
 
 
+def weights_text(step: int | None) -> str:
+    """Which weights a network has, for people."""
+    return "published weights" if step is None else f"step {step:,}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
     """Every score, and what was scored.

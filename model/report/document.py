@@ -6,7 +6,7 @@ from string import Template
 
 from model.evaluation.methods import RESTORED
 from model.evaluation.pictures import Album
-from model.evaluation.results import Results
+from model.evaluation.results import Results, weights_text
 from model.report import assets
 from model.report.chart import chart, legend, plot_of
 from model.report.distribution import histogram, scatter
@@ -57,7 +57,7 @@ def _parts(results: Results, album: Album, rows: Sequence[FrameRow]) -> dict[str
     return {
         "title": escape(f"{heading} · {protocol.name}"),
         "heading": escape(heading),
-        "subheading": escape(f"{network['checkpoint']} at step {network['step']:,}"),
+        "subheading": escape(f"{network['checkpoint']}, {weights_text(network['step'])}"),
         "protocol": escape(protocol.name),
         "psnr_protocol": escape(psnr.name if psnr else "no PSNR"),
         "tiles": tiles(results, rows),

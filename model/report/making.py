@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from model.evaluation.results import weights_text
 from model.report.marks import title
 from pipeline.yaml_files import dump_yaml
 
@@ -23,9 +24,11 @@ def _facts(provenance: Mapping[str, Any]) -> str:
     store = provenance["store"]
     facts = [("Store", store["path"]), ("Store fingerprint", store["fingerprint"])]
     for name, network in provenance["networks"].items():
-        weights = "averaged weights" if network["averaged_weights"] else "last weights"
+        weights = weights_text(network["step"])
+        if network["step"] is not None:
+            weights += ", averaged weights" if network["averaged_weights"] else ", last weights"
         facts += [
-            (f"{title(name)}: checkpoint", f"{network['checkpoint']}, step {network['step']:,}, {weights}"),
+            (f"{title(name)}: checkpoint", f"{network['checkpoint']}, {weights}"),
             (f"{title(name)}: checksum", network["digest"] or "none"),
             (f"{title(name)}: trained on", network["trained_on"].get("fingerprint", "unknown")),
         ]

@@ -7,6 +7,7 @@ from pipeline.spans import SECOND_NS
 
 MAX_LISTED = 20
 Kind = Literal["reset", "step", "duplicate", "out of order", "unit"]
+Verdict = Literal["regular", "irregular", "too few to tell", "too coarse to tell"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +46,8 @@ class Timing:
 
     Attributes:
         frames: exposures looked at.
-        verdict: "regular"; "irregular": the rate changes by more than a step could be told from; "too few to tell".
+        verdict: "regular"; "irregular": the rate changes by more than a step could be told from; "too few to tell":
+            with more frames it might be regular; "too coarse to tell": rounding alone hides any step.
         period: median from one start to the next; None with less than two frames.
         jitter: robust standard deviation of the intervals.
         detects: a clock that is stepped by less than this goes unnoticed; None when there are too few frames.
@@ -58,7 +60,7 @@ class Timing:
     """
 
     frames: int
-    verdict: Literal["regular", "irregular", "too few to tell"]
+    verdict: Verdict
     period: int | None
     jitter: int
     detects: int | None

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pipeline.logs.timing import Fault, Kind, Stamped, Timing
+from pipeline.logs.timing import Fault, Kind, Stamped, Timing, Verdict
 
 FEWEST = 4
 """Frames below which there is no telling what is usual."""
@@ -45,20 +45,19 @@ def examine_timing(exposures: Sequence[Stamped], *, least: int = 0, resolution: 
     Args:
         exposures: in any order; at least one.
         least: what is off by no more than this is not wrong: one spike frame, where its length is known; 0 is a
-            thousandth of the period.
+            thousandth of the period, or what rounding explains.
         resolution: of the stamps: how far rounding may have moved them.
     """
     rows = sorted(exposures, key=lambda row: row.place)
     lengths = sorted(row.stop - row.start for row in rows)
     scale = _scale_of(rows, resolution)
-    chain = _Chain(rows, scale, least or (scale.median // 1000 if scale else 0), resolution)
+    usual = max(scale.median // 1000, ROUNDINGS * resolution) if scale else 0
+    chain = _Chain(rows, scale, least or usual, resolution)
     chain.check_units()
     chain.walk()
-    steady = chain.is_steady and not chain.irregular
-    verdict = "too few to tell" if scale is None else "regular" if steady else "irregular"
     return Timing(
         frames=len(rows),
-        verdict=verdict,
+        verdict=chain.verdict,
         period=_median_interval(rows),
         jitter=scale.jitter if scale else 0,
         detects=chain.limit_of(MAX_STRAYS + MAX_RETRACTED) if scale else None,
@@ -155,6 +154,18 @@ class _Chain:
     def is_steady(self) -> bool:
         """Whether a stamp shows by itself that it is out of line."""
         return self.scale is not None and 2 * self.limit_of(1) < self.scale.period
+
+    @property
+    def verdict(self) -> Verdict:
+        """How regular the frames are that were walked over, as far as they tell."""
+        if self.scale is None:
+            return "too few to tell"
+        if self.irregular or self.is_steady:
+            return "irregular" if self.irregular else "regular"
+        rounding = ROUNDINGS * self.resolution
+        if 2 * max(SPREADS * self.scale.jitter, rounding) < self.scale.period:
+            return "too few to tell"  # with many frames like these a step would show
+        return "irregular" if self.scale.second > rounding else "too coarse to tell"
 
     def check_units(self) -> None:
         """Set aside what is in another unit: the rows of a passage, if the usual one comes back, else all after it."""

@@ -82,3 +82,20 @@ def test_reads_what_an_evaluation_writes(trained: Path, tmp_path: Path, spk) -> 
     found = spk("compare", *[tmp_path / "eval"] * 2, "--against", "blurry", "--metric", "ssim", "--json").json
     assert (found["frames"], found["a"]["method"], found["b"]["step"]) == (3, "blurry", 4)
     assert found["verdict"] == "too few frames to tell" and found["difference"]["frames"]["mean"] != 0
+
+
+def test_compares_without_ground_truth_and_by_what_the_first_frames_lack(
+    trained: Path, tmp_path: Path, spk
+) -> None:
+    protocols = ("--protocol", "no-reference", "--protocol", "rgb8-change")
+    spk("evaluate", trained, "-o", tmp_path / "eval", *protocols)
+    command = ("compare", tmp_path, tmp_path, "--against", "blurry")
+    no_reference = (*command, "--protocol", "no-reference", "--metric")
+    spk(*no_reference, "psnr").assert_fails(2, "psnr_reblur, spikes")
+    spk(*no_reference, "spikes").assert_fails(2, "spikes is best at 1", "--better higher or lower")
+    assert spk(*no_reference, "spikes", "--better", "higher", "--json").json["frames"] == 3
+    found = spk(*no_reference, "psnr_reblur", "--json").json
+    assert (found["better"], found["frames"]) == ("higher", 3)
+    found = spk(*command, "--protocol", "rgb8-change", "--metric", "psnr_change", "--json").json
+    assert (found["better"], found["frames"]) == ("higher", 2)
+    assert found["left_out"] == {"a": 0, "b": 0, "undefined": 1}

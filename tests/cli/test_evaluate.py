@@ -1,5 +1,7 @@
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,43 @@ def test_scores_beside_another_network(trained: Path, tmp_path: Path, spk) -> No
     assert ran.json["protocols"]["rgb8-all"]["frames"] == 3
     assert ran.json["baselines"].keys() == {"again", "spike_only", "blurry"}
     assert Path(ran.json["report"]).is_file() and "PSNR" in ran.err
+
+
+@pytest.fixture
+def published(trained: Path, tmp_path: Path) -> Path:
+    """The RGB part of the small network, as others publish theirs."""
+    import torch
+
+    from model.checkpoint import load_network
+    from model.network import build_network
+
+    config = replace(load_network(trained)[0].config, fusion="none")
+    path = tmp_path / "006_VRT_videodeblurring_GoPro.pth"
+    torch.save({"params": build_network(config, 0).state_dict()}, path)
+    return path
+
+
+def test_published_weights_are_a_row_beside_a_trained_network(
+    published: Path, trained: Path, tmp_path: Path, spk
+) -> None:
+    ran = spk("evaluate", trained, "--compare", f"vrt={published}", "-o", tmp_path / "eval", "--json")
+    assert ran.json["baselines"]["vrt"]["frames"] == 3
+    page = Path(ran.json["report"]).read_text()
+    assert f"{published}, published weights<" in page
+
+
+def test_published_weights_are_evaluated_by_themselves(
+    published: Path, store: Path, tmp_path: Path, spk
+) -> None:
+    spk("evaluate", published).assert_fails(2, f"spk evaluate {published} STORE")
+    assert "(published weights)" in spk("evaluate", published, store, "--dry-run").out
+    ran = spk("evaluate", published, store, "--json")
+    folder = tmp_path / "eval" / "rgb8-all"
+    assert ran.json["report"] == str(folder / "report.html")
+    summary = json.loads((folder / "summary.json").read_text())["networks"]["restored"]
+    assert (summary["step"], summary["trained_on"], summary["tiling"]["num_frames"]) == (None, {}, 18)
+    assert summary["digest"] == f"sha256:{hashlib.sha256(published.read_bytes()).hexdigest()}"
+    assert "published weights" in spk("compare", tmp_path, tmp_path).out
 
 
 def test_every_protocol_in_one_pass(trained: Path, tmp_path: Path, spk) -> None:

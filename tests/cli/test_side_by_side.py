@@ -1,8 +1,14 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from cli import training_process
+from cli import side_by_side, training_process
 from cli.side_by_side import train_side_by_side
 from pipeline.errors import TrainingError
 
@@ -15,13 +21,30 @@ config, run = sys.argv[2], Path(sys.argv[sys.argv.index("-o") + 1])
 if config == "broken":
     sys.exit("error: no clips in broken")
 run.mkdir(parents=True, exist_ok=True)
-(run / "said.json").write_text(json.dumps({"threads": os.environ["OMP_NUM_THREADS"], "arguments": sys.argv[1:]}))
+said = {"threads": os.environ["OMP_NUM_THREADS"], "arguments": sys.argv[1:], "pid": os.getpid()}
+(run / "said.json").write_text(json.dumps(said))
 (run / "metrics.jsonl").write_text('{"step": 3, "loss": 0.1}\\n{"step": 7, "lo')
 if config == "endless":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-    while True:
+    (run / "ready").touch()
+    for _ in range(1200):
         time.sleep(0.05)
 sys.exit(int(config))
+"""
+
+
+PARENT = """
+import os, signal, sys
+from pathlib import Path
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be ignored where tests run
+sys.path.insert(0, sys.argv[1])
+from cli import training_process
+from cli.side_by_side import train_side_by_side
+
+os.chdir(sys.argv[2])
+training_process.CHECKOUT = Path(sys.argv[2], "checkout")
+sys.exit(75 if not train_side_by_side({Path("a"): ["endless"], Path("b"): ["endless"]}, 9, lambda *_: None) else 0)
 """
 
 
@@ -63,3 +86,22 @@ def test_an_error_of_one_stops_the_others(trainer: None, tmp_path: Path) -> None
         train_side_by_side(
             {tmp_path / "a": ["endless"], tmp_path / "broken": ["broken"]}, 10, lambda *_: None
         )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_passes_a_request_to_stop_on_and_leaves_nobody_behind(
+    number: signal.Signals, trainer: None, tmp_path: Path
+) -> None:
+    repository = str(Path(side_by_side.__file__).parents[1])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, repository, str(tmp_path)], stderr=subprocess.PIPE
+    )
+    runs = [tmp_path / "a", tmp_path / "b"]
+    while parent.poll() is None and not all((run / "ready").exists() for run in runs):
+        time.sleep(0.02)
+    parent.send_signal(number)
+    said = parent.communicate(timeout=60)[1].decode()
+    assert parent.returncode == 75, said
+    for run in runs:
+        with pytest.raises(ProcessLookupError):
+            os.kill(json.loads((run / "said.json").read_text())["pid"], 0)

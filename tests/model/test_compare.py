@@ -77,7 +77,10 @@ def test_refuses_frames_without_a_finite_value(scored_run) -> None:
         compare(a, b)
 
 
-@pytest.mark.parametrize(("metric", "better"), [("psnr_y", "higher"), ("ssim", "higher"), ("lpips", "lower")])
+@pytest.mark.parametrize(
+    ("metric", "better"),
+    [("psnr_y", "higher"), ("psnr_reblur", "higher"), ("ssim", "higher"), ("lpips", "lower")],
+)
 def test_knows_which_values_are_better(metric: str, better: str) -> None:
     assert CompareConfig(metric=metric).direction == better
 
@@ -87,3 +90,10 @@ def test_asks_which_values_are_better_of_other_metrics(scored_run) -> None:
     with pytest.raises(UsageError, match="whether more of respike is better is not known"):
         compare(run, run, CompareConfig(metric="respike"))
     assert CompareConfig(metric="respike", better="lower").direction == "lower"
+
+
+def test_of_a_metric_that_is_best_in_between_it_is_said_so() -> None:
+    with pytest.raises(UsageError, match="spikes is best at 1") as error:
+        _ = CompareConfig(metric="spikes").direction
+    assert "--better" in error.value.fix
+    assert CompareConfig(metric="spikes", better="higher").direction == "higher"

@@ -114,9 +114,9 @@ def test_one_output_for_every_instant(checkpoint, own, tmp_path, monkeypatch):
         def __call__(self, blurry, counts, instants):
             return blurry * 0.0 + instants[..., None, None, None]
 
-    info = verb.read_info(checkpoint)
+    info = verb.find_info(checkpoint)
     info.config["network"]["instants"] = True
-    monkeypatch.setattr(verb, "read_info", lambda path: info)
+    monkeypatch.setattr(verb, "find_info", lambda path: info)
     monkeypatch.setattr(verb, "load_restorer", lambda path, place: Later(place, info))
     report = deblur(checkpoint, own, tmp_path / "out", at=(0.2, 0.6))
     names = sorted(path.name for path in (tmp_path / "out").glob("*.png"))

@@ -10,7 +10,7 @@ from model.checkpoint_file import save_checkpoint
 from model.network import build_network
 from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
-from model.restorer import load_restorer
+from model.restorer import find_info, load_restorer
 from pipeline.config import to_plain
 from pipeline.errors import CheckpointError, UsageError
 from pipeline.stats import Normalization
@@ -50,6 +50,20 @@ def test_restores_as_the_trained_network_does(tmp_path: Path, tiny: Any) -> None
 def test_a_network_without_fusion_takes_no_spikes(tmp_path: Path, tiny: Any) -> None:
     saved(tmp_path / "x.safetensors", tiny(fusion="none"))
     assert not load_restorer(tmp_path / "x.safetensors", PLACE).takes_spikes
+
+
+def test_published_weights_restore_without_import(tmp_path: Path, tiny: Any) -> None:
+    network = build_network(tiny(fusion="none", mul_attn_ratio=0.75), 0).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    torch.save({"params": network.state_dict()}, tmp_path / "x.pth")
+    restorer = load_restorer(tmp_path / "x.pth", PLACE)
+    blurry = torch.randint(0, 256, (1, 2, 3, 16, 16), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(restorer(blurry, None), network(to_unit(blurry)))
+    assert (restorer.takes_spikes, restorer.takes_instants, restorer.num_frames) == (False, False, 2)
+    assert find_info(tmp_path / "x.pth") == restorer.info
 
 
 def test_spikes_without_their_normalization_are_refused(tmp_path: Path, tiny: Any) -> None:

@@ -45,6 +45,43 @@ def test_one_exposure_and_two_say_what_they_can():
     assert (two.period, two.verdict, two.detects, two.faults) == (PERIOD, "too few to tell", None, ())
 
 
+def stamped_to(resolution, period, count):
+    """The verdict about a perfectly regular camera whose log is all there is."""
+    starts = [round(k * period / resolution) * resolution for k in range(count)]
+    return examine_timing(rows(starts, [period // 2] * count), resolution=resolution).verdict
+
+
+@pytest.mark.parametrize("period", [500_000, 1 * MS, 2_083_333, 2_500_000, PERIOD])
+@pytest.mark.parametrize("count", [4, 5, 8, 9, 40])
+def test_rounding_to_microseconds_makes_no_camera_irregular(period, count):
+    assert stamped_to(1000, period, count) == "regular"
+
+
+@pytest.mark.parametrize(
+    ("period", "count", "verdict"),
+    [
+        (PERIOD, 5, "regular"),
+        (16_666_667, 12, "too few to tell"),  # intervals of 16 and 17 ms, which could be jitter
+        (16_666_667, 40, "regular"),
+        (4_166_667, 5, "too coarse to tell"),
+        (4_166_667, 40, "too coarse to tell"),
+    ],
+)
+def test_stamps_that_are_too_coarse_for_their_number_are_not_called_irregular(period, count, verdict):
+    assert stamped_to(MS, period, count) == verdict
+
+
+def test_a_few_coarse_stamps_cannot_tell_of_spike_frames():
+    few = examine_timing(rows(steady(5)), least=FRAME, resolution=MS)
+    assert few.verdict == "too few to tell" and not few.faults
+    assert examine_timing(rows(steady(20)), least=FRAME, resolution=MS).verdict == "regular"
+
+
+def test_a_few_frames_with_some_jitter_are_too_few_and_with_much_irregular():
+    assert examine([0, 40_000_000, 80_100_000, 120_050_000, 160_200_000]).verdict == "too few to tell"
+    assert examine([0, 40 * MS, 95 * MS, 125 * MS, 169 * MS]).verdict == "irregular"
+
+
 def test_with_few_frames_a_clock_that_runs_backwards_puts_all_in_doubt():
     timing = examine([100 * MS, 50 * MS, 140 * MS])
     assert kinds(timing) == [("reset", "1")] and set(timing.distrusted) == {0, 1, 2}
