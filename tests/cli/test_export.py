@@ -13,6 +13,7 @@ def test_a_dry_run_says_what_goes_in_and_comes_out(trained: Path, tmp_path: Path
     assert "dry run" in spk("export", trained, "-o", file, "--size", "32x16", "--dry-run").out
 
 
+@pytest.mark.slow  # traces a whole network
 def test_exports_a_trained_network_and_compares_it_on_its_recording(
     trained: Path, tmp_path: Path, spk
 ) -> None:

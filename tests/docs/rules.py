@@ -25,6 +25,8 @@ SLOW = {
     "spk inspect base": "counts a network of full size",
     "spk train base store=STORE network.memory_gb": "measures what a network keeps for backward",
     "spk simulate scenes -o RAW_THRESHOLDS": "films everything three times; tests/cli/test_simulate.py does it small",
+    "spk doctor": "starts processes and tries disks; tests/cli/test_doctor.py does so",
+    "--ablate": "restores a split several times; tests/cli/test_evaluate.py does so with a smaller one",
     "spk export": "traces a whole network, minutes; tests/cli/test_export.py does so with the smallest",
     "--profile": "the profiler of a network of full depth",
 }

@@ -11,7 +11,7 @@ from tests.docs.rules import small
 ONLY_HERE = {"PAIR": REPOSITORY.parent / "shared" / "data" / "gopro_spike_pair"}
 """Real recordings, which are not part of the repository."""
 SCENES = ("train=2", "val=1", "test=3", "height=64", "width=64")
-RIG = ("rig.num_frames=5", "rig.exposure_frames=32", "rig.gap_frames=16")
+RIG = ("rig.num_frames=3", "rig.exposure_frames=32", "rig.gap_frames=16")
 MICROSECOND = 1000
 """In nanoseconds, which is what simulated logs are in."""
 
