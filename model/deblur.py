@@ -23,7 +23,7 @@ from model.restorer import Restorer, find_info, load_restorer
 from model.shortage import is_out_of_memory
 from model.tiling import Tiling
 from pipeline.config import build, to_plain
-from pipeline.errors import SpkError, UsageError
+from pipeline.errors import SpkError
 from pipeline.machine import peak_memory_bytes
 from pipeline.own_recording import LightCheck, OwnRecording, open_own_recording
 from pipeline.own_settings import OwnFiles
@@ -196,9 +196,7 @@ def _fitted(
 ) -> Tiling:
     """How to cut the recording: as told, or as memory allows."""
     tiling, scale = config.tiling(restorer.num_frames), recording.scale
-    if tiling.tile is not None and tiling.tile % scale:
-        fix = f"tile={tiling.tile // (8 * scale) * 8 * scale or 8 * scale}"
-        raise UsageError(f"tile {tiling.tile} is not a multiple of the scale {scale}", fix)
+    tiling.require_scale(scale, "the recording")
     if config.tile != "auto":
         return tiling
     return fit_tiling(

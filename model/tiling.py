@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from model.shortage import is_out_of_memory
+from pipeline.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,31 @@ class Tiling:
             )
         if self.grid < GRID or self.grid & (self.grid - 1):
             raise ValueError(f"grid {self.grid} is not a power of 2 from {GRID} on")
+
+    @classmethod
+    def of_clips(
+        cls,
+        trained_frames: int,
+        tile: int | None,
+        overlap: int,
+        num_frames: int | None,
+        overlap_frames: int | None,
+    ) -> "Tiling":
+        """The tiling for a network that was trained on clips of `trained_frames`.
+
+        Args:
+            num_frames: None takes clips as long as in training.
+            overlap_frames: None takes 2, or half of a shorter clip.
+        """
+        length = trained_frames if num_frames is None else num_frames
+        shared = min(2, length // 2) if overlap_frames is None else overlap_frames
+        return cls(tile=tile, overlap=overlap, num_frames=length, overlap_frames=shared)
+
+    def require_scale(self, scale: int, of: str) -> None:
+        """Raises UsageError where a tile is no whole number of the spike pixels of `of`."""
+        if self.tile is not None and self.tile % scale:
+            fix = f"tile={self.tile // (GRID * scale) * GRID * scale or GRID * scale}"
+            raise UsageError(f"tile {self.tile} is not a multiple of {of}'s scale {scale}", fix)
 
     def halved(self, height: int, width: int, scale: int) -> "Tiling | None":
         """The tiling with half the tile, for frames of `height` x `width`; None below 64 pixels."""

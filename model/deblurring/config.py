@@ -37,7 +37,5 @@ class DeblurConfig:
 
     def tiling(self, trained_frames: int) -> Tiling:
         """How to cut for a network that was trained on clips of `trained_frames`; whole frames where tile is auto."""
-        num_frames = trained_frames if self.num_frames is None else self.num_frames
-        overlap_frames = min(2, num_frames // 2) if self.overlap_frames is None else self.overlap_frames
         tile = None if self.tile == "auto" else self.tile
-        return Tiling(tile=tile, overlap=self.overlap, num_frames=num_frames, overlap_frames=overlap_frames)
+        return Tiling.of_clips(trained_frames, tile, self.overlap, self.num_frames, self.overlap_frames)

@@ -76,8 +76,4 @@ class EvaluateConfig:
 
     def tiling(self, trained_frames: int) -> Tiling:
         """How to cut sequences for a network that was trained on clips of `trained_frames`."""
-        num_frames = trained_frames if self.num_frames is None else self.num_frames
-        overlap_frames = min(2, num_frames // 2) if self.overlap_frames is None else self.overlap_frames
-        return Tiling(
-            tile=self.tile, overlap=self.overlap, num_frames=num_frames, overlap_frames=overlap_frames
-        )
+        return Tiling.of_clips(trained_frames, self.tile, self.overlap, self.num_frames, self.overlap_frames)

@@ -137,9 +137,7 @@ def check_names(compare: Iterable[str], config: EvaluateConfig) -> None:
 def _entrant(restorer: Restorer, store: Store, sequence: Sequence, config: EvaluateConfig) -> Entrant:
     path, scale = restorer.info.path, store.scale
     tiling = config.tiling(restorer.num_frames)
-    if tiling.tile is not None and tiling.tile % scale:
-        fix = f"tile={tiling.tile // (8 * scale) * 8 * scale or 8 * scale}"
-        raise UsageError(f"tile {tiling.tile} is not a multiple of {store.place}'s scale {scale}", fix)
+    tiling.require_scale(scale, store.place)
     if not restorer.takes_spikes:
         return Entrant(restorer=restorer, voxels=None, tiling=tiling)
     voxels = store.voxel_name(config.voxels or restorer.info.voxels)
