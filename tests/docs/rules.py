@@ -59,6 +59,10 @@ _SMALL_TRAINING = (
 )
 _SMALL_RIG = ("rig.num_frames=3", "rig.exposure_frames=16", "rig.gap_frames=4")
 _SMALL_SCENES = ("train=2", "val=1", "test=1", "height=48", "width=48", "objects=[1,1]", *_SMALL_RIG)
+_DEMO_SCENES = (
+    *("train=2", "val=1", "test=1", "height=64", "width=64"),  # enough to tell the geometry from
+    *("rig.num_frames=3", "rig.exposure_frames=32", "rig.gap_frames=16"),
+)
 _SMALL_VIDEO = ("reduce=1", "height=48", "width=48", *_SMALL_RIG)
 _SMALL_GOPRO = ("spikes.height=24", "spikes.width=32")
 
@@ -71,7 +75,7 @@ def small(words: Sequence[str]) -> list[str]:
         case ["spk", "train" | "plan", *_]:
             settings = _SMALL_TRAINING
         case ["spk", "demo", *_]:
-            settings = (*_SMALL_TRAINING, *(f"scenes.{setting}" for setting in _SMALL_SCENES))
+            settings = (*_SMALL_TRAINING, *(f"scenes.{setting}" for setting in _DEMO_SCENES))
         case ["spk", "simulate", "scenes", *_]:
             settings = _SMALL_SCENES
         case ["spk", "simulate", *_]:
