@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.network import NetworkConfig
+from model.checkpoint_file import save_checkpoint
+from model.network import NetworkConfig, build_network
+from pipeline.config import to_plain
+from pipeline.stats import Normalization
 
 _GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 
@@ -21,6 +24,9 @@ class GoldenSet(NamedTuple):
     state: dict[str, Tensor]
     tensors: dict[str, Tensor]
     grad_norms: dict[str, float]
+
+
+NORMALIZATION = Normalization(num_bins=4, transform="log1p", mean=0.3, std=0.5, num_values=9)
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +84,29 @@ def tiny() -> Any:
         return NetworkConfig(**(small | changes))
 
     return make
+
+
+@pytest.fixture
+def saved() -> Callable[..., nn.Module]:
+    """Save an untrained network, no weight of which is zero, as a checkpoint: `saved(path, config, **header)`."""
+
+    def save(path: Path, config: NetworkConfig, **changes: Any) -> nn.Module:
+        torch.manual_seed(0)
+        network = build_network(config, 4)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        header = {
+            "step": 7,
+            "config": {"network": to_plain(config), "clip": {"num_frames": 3}},
+            "num_bins": 4,
+            "voxels": "k4",
+            "normalization": to_plain(NORMALIZATION),
+        }
+        save_checkpoint(path, {f"model.{k}": v for k, v in network.state_dict().items()}, header | changes)
+        return network.eval()
+
+    return save
 
 
 @pytest.fixture

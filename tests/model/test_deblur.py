@@ -8,37 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint_file import save_checkpoint
 from model.deblur import deblur
 from model.deblurring.config import DeblurConfig
-from model.network import build_network
-from pipeline.config import to_plain
 from pipeline.errors import SpkError, UsageError
 from pipeline.images import read_rgb
 from pipeline.own_settings import OwnFiles
-from pipeline.stats import Normalization
 
-NORMALIZATION = Normalization(num_bins=4, transform="log1p", mean=0.3, std=0.5, num_values=9)
 CONFIG = DeblurConfig(num_frames=3, overlap_frames=1)
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, tiny: Any) -> Path:
-    torch.manual_seed(0)
-    config = tiny()
-    network = build_network(config, 4)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    header = {
-        "step": 7,
-        "config": {"network": to_plain(config), "clip": {"num_frames": 3}},
-        "num_bins": 4,
-        "voxels": "k4",
-        "normalization": to_plain(NORMALIZATION),
-    }
+def checkpoint(tmp_path: Path, tiny: Any, saved: Any) -> Path:
     path = tmp_path / "network.safetensors"
-    save_checkpoint(path, {f"model.{k}": v for k, v in network.state_dict().items()}, header)
+    saved(path, tiny())
     return path
 
 

@@ -6,37 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from model.checkpoint_file import save_checkpoint
 from model.network import build_network
 from model.normalize import VoxelNormalizer, to_unit
 from model.parallel import Parallel
 from model.restorer import find_info, load_restorer
-from pipeline.config import to_plain
 from pipeline.errors import CheckpointError, UsageError
-from pipeline.stats import Normalization
+from tests.model.conftest import NORMALIZATION
 
 PLACE = Parallel(device=torch.device("cpu"))
-NORMALIZATION = Normalization(num_bins=4, transform="log1p", mean=0.3, std=0.5, num_values=9)
 
 
-def saved(path: Path, config: Any, **changes: Any) -> torch.nn.Module:
-    torch.manual_seed(0)
-    network = build_network(config, 4)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    header = {
-        "step": 7,
-        "config": {"network": to_plain(config), "clip": {"num_frames": 3}},
-        "num_bins": 4,
-        "voxels": "k4",
-        "normalization": to_plain(NORMALIZATION),
-    }
-    save_checkpoint(path, {f"model.{k}": v for k, v in network.state_dict().items()}, header | changes)
-    return network.eval()
-
-
-def test_restores_as_the_trained_network_does(tmp_path: Path, tiny: Any) -> None:
+def test_restores_as_the_trained_network_does(saved: Any, tmp_path: Path, tiny: Any) -> None:
     network = saved(tmp_path / "x.safetensors", tiny())
     restorer = load_restorer(tmp_path / "x.safetensors", PLACE)
     blurry = torch.randint(0, 256, (1, 2, 3, 16, 16), dtype=torch.uint8)
@@ -47,7 +27,7 @@ def test_restores_as_the_trained_network_does(tmp_path: Path, tiny: Any) -> None
     assert (restorer.takes_spikes, restorer.num_frames) == (True, 3)
 
 
-def test_a_network_without_fusion_takes_no_spikes(tmp_path: Path, tiny: Any) -> None:
+def test_a_network_without_fusion_takes_no_spikes(saved: Any, tmp_path: Path, tiny: Any) -> None:
     saved(tmp_path / "x.safetensors", tiny(fusion="none"))
     assert not load_restorer(tmp_path / "x.safetensors", PLACE).takes_spikes
 
@@ -66,13 +46,15 @@ def test_published_weights_restore_without_import(tmp_path: Path, tiny: Any) -> 
     assert find_info(tmp_path / "x.pth") == restorer.info
 
 
-def test_spikes_without_their_normalization_are_refused(tmp_path: Path, tiny: Any) -> None:
+def test_spikes_without_their_normalization_are_refused(saved: Any, tmp_path: Path, tiny: Any) -> None:
     saved(tmp_path / "x.safetensors", tiny(), normalization=None)
     with pytest.raises(CheckpointError, match="lacks the normalization"):
         load_restorer(tmp_path / "x.safetensors", PLACE)
 
 
-def test_asks_for_the_instants_that_are_given_and_else_the_middle(tmp_path: Path, tiny: Any) -> None:
+def test_asks_for_the_instants_that_are_given_and_else_the_middle(
+    saved: Any, tmp_path: Path, tiny: Any
+) -> None:
     network = saved(tmp_path / "x.safetensors", tiny(instants=True))
     restorer = load_restorer(tmp_path / "x.safetensors", PLACE)
     blurry = torch.randint(0, 256, (1, 2, 3, 16, 16), dtype=torch.uint8)
@@ -90,7 +72,9 @@ def test_asks_for_the_instants_that_are_given_and_else_the_middle(tmp_path: Path
             restorer(blurry, counts, torch.tensor([[0.5, outside]]))
 
 
-def test_a_network_of_one_instant_refuses_to_be_asked_for_another(tmp_path: Path, tiny: Any) -> None:
+def test_a_network_of_one_instant_refuses_to_be_asked_for_another(
+    saved: Any, tmp_path: Path, tiny: Any
+) -> None:
     saved(tmp_path / "x.safetensors", tiny())
     restorer = load_restorer(tmp_path / "x.safetensors", PLACE)
     blurry = torch.zeros(1, 2, 3, 16, 16, dtype=torch.uint8)
